@@ -1,0 +1,102 @@
+#include "memory/guest_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+namespace smol::memory {
+namespace {
+
+std::atomic_ref<u8> atomic_byte(base::Mapping& mapping, u64 index) {
+  return std::atomic_ref<u8>(mapping.data()[index]);
+}
+
+std::atomic_ref<u64> atomic_word(base::Mapping& mapping, u64 index) {
+  return std::atomic_ref<u64>(reinterpret_cast<u64*>(mapping.data())[index]);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, Backing backing) {
+  if (size == 0 || size % kPageSize != 0)
+    return fail("guest memory of {} bytes: it must be a positive multiple of {} bytes", size, kPageSize);
+  if (size > (u64{1} << 46)) return fail("guest memory of {} bytes is more than 64 TiB", size);
+  auto memory = std::unique_ptr<GuestMemory>(new GuestMemory());
+  memory->size_ = size;
+  TRY_ASSIGN(memory->file_, base::create_memfd("guest-memory", size));
+  const int sharing = backing == Backing::kShared ? MAP_SHARED : MAP_PRIVATE;
+  TRY_ASSIGN(memory->mapping_, base::Mapping::map(size, PROT_READ | PROT_WRITE, sharing | MAP_NORESERVE,
+                                                  memory->file_.get(), 0, "guest memory"));
+  const u64 pages = size / kPageSize;
+  const int anonymous = MAP_PRIVATE | MAP_NORESERVE;
+  TRY_ASSIGN(memory->watched_,
+             base::Mapping::map(pages, PROT_READ | PROT_WRITE, anonymous, -1, 0, "the watched-page map"));
+  TRY_ASSIGN(memory->dirty_, base::Mapping::map(base::align_up(pages, 64) / 8, PROT_READ | PROT_WRITE, anonymous,
+                                                -1, 0, "the dirty-page map"));
+  u8* const host = memory->mapping_.data();
+  const u64 low = std::min(size, kHoleStart);
+  memory->regions_.push_back({GuestPhysical(0), low, host, 0});
+  if (size > low) memory->regions_.push_back({GuestPhysical(kHoleEnd), size - low, host + low, low});
+  return memory;
+}
+
+GuestMemory::~GuestMemory() = default;
+
+Result<ByteSpan> GuestMemory::slice(GuestPhysical start, u64 size) const {
+  u8* const host = find(start, size);
+  if (host == nullptr) return fail("guest memory: {} bytes at {:#x} are not RAM", size, start.value);
+  return ByteSpan(host, size);
+}
+
+Result<> GuestMemory::read(GuestPhysical start, ByteSpan into) const {
+  TRY_ASSIGN(const ByteSpan from, slice(start, into.size()));
+  if (!into.empty()) std::memcpy(into.data(), from.data(), into.size());
+  return {};
+}
+
+Result<> GuestMemory::write(GuestPhysical start, ConstByteSpan from) {
+  TRY_ASSIGN(const ByteSpan into, slice(start, from.size()));
+  if (from.empty()) return {};
+  std::memcpy(into.data(), from.data(), from.size());
+  note_written(start, from.size());
+  return {};
+}
+
+u64 GuestMemory::page_index(GuestPhysical address) const {
+  for (const Region& region : regions_) {
+    const u64 offset = address.value - region.start.value;
+    if (offset < region.size) return (region.file_offset + offset) / kPageSize;
+  }
+  return ~u64{0};
+}
+
+void GuestMemory::note_written(GuestPhysical start, u64 size) {
+  if (size == 0) return;
+  const bool log_dirty = dirty_on_.load(std::memory_order_relaxed);
+  if (observer_ == nullptr && !log_dirty) return;
+  bool watched = false;
+  const u64 end = start.value + size;
+  for (u64 page = base::align_down(start.value, kPageSize); page < end; page += kPageSize) {
+    const u64 index = page_index(GuestPhysical(page));
+    if (index == ~u64{0}) continue;
+    watched |= atomic_byte(watched_, index).load(std::memory_order_acquire) != 0;
+    if (log_dirty) atomic_word(dirty_, index / 64).fetch_or(u64{1} << (index % 64), std::memory_order_relaxed);
+  }
+  if (watched && observer_ != nullptr) observer_->memory_written(start, size);
+}
+
+bool GuestMemory::watch_page(GuestPhysical page) {
+  const u64 index = page_index(page);
+  if (index == ~u64{0}) return false;
+  // Release: a writer that sees the mark also sees the decoded block; one that does not, wrote before it was read.
+  atomic_byte(watched_, index).store(1, std::memory_order_seq_cst);
+  return true;
+}
+
+std::vector<u64> GuestMemory::take_dirty_log() {
+  std::vector<u64> log(dirty_.size() / 8);
+  for (u64 i = 0; i < log.size(); ++i) log[i] = atomic_word(dirty_, i).exchange(0, std::memory_order_relaxed);
+  return log;
+}
+
+}  // namespace smol::memory
