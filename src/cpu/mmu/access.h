@@ -1,0 +1,81 @@
+// Guest-virtual memory as instructions see it. Each call either does the whole access or returns false with cpu.stop set
+// (page fault, or an access that the outside must do): the caller then leaves the instruction without having
+// changed anything, and it will run again from its start.
+//
+// Addresses are linear (segment base added, limit checked, canonical checked by callers through ea(); see interp/handler.h).
+// The fast path is inline: one TLB entry, one compare that also catches accesses that cross a page.
+#pragma once
+
+#include "cpu/state/cpu.h"
+
+namespace smol::cpu {
+
+inline constexpr u32 kTlbEntries = 1024;  // a power of two
+
+enum class Access : u8 { kRead, kWrite, kExecute };
+
+// Slow paths, in mmu.cc: TLB fill, page-crossing, MMIO with replay. size up to 16. Preserve-most, so that a handler
+// needs no spills around the call.
+#if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__))
+#define SMOL_PRESERVE_MOST __attribute__((preserve_most, noinline, cold))
+#else
+#define SMOL_PRESERVE_MOST __attribute__((noinline, cold))
+#endif
+SMOL_PRESERVE_MOST bool read_slow(Cpu* cpu, u64 address, void* into, u32 size);
+SMOL_PRESERVE_MOST bool write_slow(Cpu* cpu, u64 address, const void* from, u32 size);
+// Host pointer for a read-modify-write of size bytes in one page of writable RAM; nullptr with cpu.stop == kNone when the
+// access crosses a page or is not RAM (do it by read and write), nullptr with cpu.stop set on a fault.
+SMOL_PRESERVE_MOST u8* writable_slow(Cpu* cpu, u64 address, u32 size);
+
+inline TlbEntry* tlb_slot(Cpu* cpu, u64 address) { return &cpu->tlb[(address >> 12) & (kTlbEntries - 1)]; }
+// What a tag must equal for [address, address+size) to be a hit; differs when the last byte lies in another page.
+inline u64 tag_of(const Cpu* cpu, u64 address, u32 size) {
+  return ((address + size - 1) & ~u64{0xfff}) | cpu->tlb_generation;
+}
+
+template <class T>
+[[gnu::always_inline]] inline bool read_memory(Cpu* cpu, u64 address, T& value) {
+  const TlbEntry* const entry = tlb_slot(cpu, address);
+  if (__builtin_expect(entry->read_tag == tag_of(cpu, address, sizeof(T)), 1)) {
+    __builtin_memcpy(&value, reinterpret_cast<const void*>(address + static_cast<u64>(entry->addend)), sizeof(T));
+    return true;
+  }
+  return read_slow(cpu, address, &value, sizeof(T));
+}
+
+template <class T>
+[[gnu::always_inline]] inline bool write_memory(Cpu* cpu, u64 address, const T& value) {
+  const TlbEntry* const entry = tlb_slot(cpu, address);
+  if (__builtin_expect(entry->write_tag == tag_of(cpu, address, sizeof(T)), 1)) {
+    __builtin_memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry->addend)), &value, sizeof(T));
+    return true;
+  }
+  return write_slow(cpu, address, &value, sizeof(T));
+}
+
+// Host pointer when [address, +sizeof(T)) is writable RAM in one page; else see writable_slow.
+template <class T>
+[[gnu::always_inline]] inline u8* writable_pointer(Cpu* cpu, u64 address) {
+  const TlbEntry* const entry = tlb_slot(cpu, address);
+  if (__builtin_expect(entry->write_tag == tag_of(cpu, address, sizeof(T)), 1))
+    return reinterpret_cast<u8*>(address + static_cast<u64>(entry->addend));
+  return writable_slow(cpu, address, sizeof(T));
+}
+
+// Checks that a write would succeed, without doing it (for instructions with several stores that must not be half done). Faults as
+// a write would. size: up to 4096.
+bool probe_write(Cpu* cpu, u64 address, u32 size);
+bool probe_read(Cpu* cpu, u64 address, u32 size);
+
+// Accesses by the processor itself with supervisor rights whatever the CPL: descriptor tables, TSS, IDT, interrupt stack
+// frames pushed for an inner ring. Same result and faults.
+bool read_system(Cpu* cpu, u64 address, void* into, u32 size);
+bool write_system(Cpu* cpu, u64 address, const void* from, u32 size);
+
+// Drops translations: all (CR3 load, CR0/CR4/EFER change), or one page.
+void flush_tlb(Cpu& cpu);
+void flush_tlb_page(Cpu& cpu, u64 address);
+// After a change of CPL, CR0.WP, CR4.SMAP or EFLAGS.AC: chooses the table in force.
+void select_tlb(Cpu& cpu);
+
+}  // namespace smol::cpu

@@ -1,0 +1,41 @@
+// Lazy arithmetic flags: an operation stores its kind, its result and a source operand; CF PF AF ZF SF OF are computed
+// when an instruction reads them. Values are kept zero-extended from the operation's width.
+// The layout below is the contract between everything that sets and everything that reads flags.
+#pragma once
+
+#include "cpu/state/cpu.h"
+
+namespace smol::cpu {
+
+// Per width: 8, 16, 32, 64 bits in this order (kind = base + log2(bytes)).
+enum FlagKind : u8 {
+  kFlagsExplicit = 0,  // result holds the six flags themselves, as RFLAGS bits
+  kFlagsAdd = 4,       // result = a + b, source = b
+  kFlagsAdc = 8,       // result = a + b + carry, source = b, extra = carry in
+  kFlagsSub = 12,      // result = a - b, source = b     (CMP, NEG with a = 0)
+  kFlagsSbb = 16,      // result = a - b - carry, source = b, extra = carry in
+  kFlagsLogic = 20,    // AND OR XOR TEST: CF = OF = AF = 0
+  kFlagsInc = 24,      // result = a + 1, extra = CF before (0 or 1)
+  kFlagsDec = 28,      // result = a - 1, extra = CF before (0 or 1)
+  kFlagsShl = 32,      // result, source = a, extra = count (1 .. width-1 or more): last bit out is CF
+  kFlagsShr = 36,
+  kFlagsSar = 40,
+};
+
+// The six flags as RFLAGS bits.
+u32 arithmetic_flags(const Cpu& cpu);
+inline void set_arithmetic_flags(Cpu& cpu, u32 bits) {
+  cpu.lazy.kind = kFlagsExplicit;
+  cpu.lazy.result = bits & kArithmeticFlags;
+}
+// The whole RFLAGS register.
+inline u64 read_rflags(const Cpu& cpu) { return cpu.flags | arithmetic_flags(cpu); }
+// No checks: callers mask by privilege first.
+inline void write_rflags(Cpu& cpu, u64 value) {
+  set_arithmetic_flags(cpu, static_cast<u32>(value));
+  cpu.flags = (value & ~kArithmeticFlags) | 2;
+}
+// condition: the SDM's tttn (vol. 1 appendix B): 0 O, 1 NO, 2 B, 3 AE, 4 E, 5 NE, 6 BE, 7 A, 8 S, 9 NS, 10 P, ...
+bool condition_holds(const Cpu& cpu, u8 condition);
+
+}  // namespace smol::cpu
