@@ -3,22 +3,14 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
+#include "cpu/mmu/slots.h"
 #include "cpu/state/cpu.h"
 #include "cpu/state/environment.h"
 #include "memory/guest_memory.h"
 
 namespace smol::cpu {
-
-// A piece of guest-physical memory that is plain host memory. Everything outside of the slots is MMIO.
-struct PhysicalSlot {
-  u32 id = 0;
-  u64 start = 0;       // guest-physical, page aligned
-  u64 size = 0;
-  u8* host = nullptr;
-  bool read_only = false;  // writes are MMIO
-  bool log_dirty = false;  // vCPU writes set bits, see take_dirty_log
-};
 
 struct EngineConfig {
   u64 features = 0;       // decoder FeatureSet of the CPU model

@@ -11,10 +11,11 @@
 //     SMOL_NEXT;                                               // retired; go on with op + 1
 //   }
 //
-// Inside a block cpu->rip is stale: use instruction_rip(cpu, op) and next_rip(cpu, op).
+// Inside a block cpu->rip is stale: use instruction_rip(cpu, op) and next_rip(cpu, op). RIP is always the architectural
+// value: the offset in the code segment (in 64-bit code also the linear address).
 //   SMOL_NEXT            retire, continue
 //   SMOL_UNWIND          cpu->stop is set; the instruction did not happen (RIP stays at it)
-//   SMOL_JUMP(target)    retire, continue at another linear RIP (checks: canonical / code limit are the caller's)
+//   SMOL_JUMP(target)    retire, continue at another RIP (checks: canonical / code limit are the caller's)
 //   SMOL_END             retire, leave the block: for anything that changes mode, mapping or interruptibility. cpu->rip is set to the next
 //                        instruction unless the handler set it through SMOL_END_AT. cpu->stop may be set (kHalt, a trap).
 //   SMOL_END_AT(target)  the same with another RIP
@@ -60,6 +61,7 @@ struct Op {
 };
 static_assert(sizeof(Op) == 32);
 
+// kPageSlot holds the RIP of the page's first byte: its linear address less CS.base (wraps when the base is not aligned).
 inline u64 instruction_rip(const Cpu* cpu, const Op* op) { return cpu->gpr[kPageSlot] + op->offset; }
 // In 16- and 32-bit code the caller truncates.
 inline u64 next_rip(const Cpu* cpu, const Op* op) { return cpu->gpr[kPageSlot] + op->offset + op->length; }

@@ -1,9 +1,10 @@
-// Guest-virtual memory as instructions see it. Each call either does the whole access or returns false with cpu.stop set
-// (page fault, or an access that the outside must do): the caller then leaves the instruction without having
-// changed anything, and it will run again from its start.
+// Guest-virtual memory as instructions see it. Each call either does the whole access or returns
+// false with cpu.stop set (page fault, or an access that the outside must do): the caller then
+// leaves the instruction without having changed anything, and it will run again from its start.
 //
-// Addresses are linear (segment base added, limit checked, canonical checked by callers through ea(); see interp/handler.h).
-// The fast path is inline: one TLB entry, one compare that also catches accesses that cross a page.
+// Addresses are linear (segment base added, limit checked, canonical checked by callers through
+// ea(); see interp/handler.h). The fast path is inline: one TLB entry, one compare that also
+// catches accesses that cross a page.
 #pragma once
 
 #include "cpu/state/cpu.h"
@@ -14,21 +15,29 @@ inline constexpr u32 kTlbEntries = 1024;  // a power of two
 
 enum class Access : u8 { kRead, kWrite, kExecute };
 
-// Slow paths, in mmu.cc: TLB fill, page-crossing, MMIO with replay. size up to 16. Preserve-most, so that a handler
-// needs no spills around the call.
-#if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__))
+// Slow paths, in access.cc: TLB fill, page-crossing, MMIO with replay. size up to 16. Preserve-most
+// and realigning the stack, so that a handler needs neither spills nor a frame around the call
+// (handlers' files may be built with a stack alignment of 8).
+#if defined(__clang__) && defined(__x86_64__)
+#define SMOL_PRESERVE_MOST __attribute__((preserve_most, noinline, cold, force_align_arg_pointer))
+#elif defined(__clang__) && defined(__aarch64__)
 #define SMOL_PRESERVE_MOST __attribute__((preserve_most, noinline, cold))
 #else
 #define SMOL_PRESERVE_MOST __attribute__((noinline, cold))
 #endif
 SMOL_PRESERVE_MOST bool read_slow(Cpu* cpu, u64 address, void* into, u32 size);
 SMOL_PRESERVE_MOST bool write_slow(Cpu* cpu, u64 address, const void* from, u32 size);
-// Host pointer for a read-modify-write of size bytes in one page of writable RAM; nullptr with cpu.stop == kNone when the
-// access crosses a page or is not RAM (do it by read and write), nullptr with cpu.stop set on a fault.
+// Host pointer for a read-modify-write of size bytes in one page of writable RAM; nullptr with
+// cpu.stop == kNone when the access crosses a page or is not RAM (do it by read and write), nullptr
+// with cpu.stop set on a fault. Code under it is dropped before the caller writes, so the caller
+// must write at once.
 SMOL_PRESERVE_MOST u8* writable_slow(Cpu* cpu, u64 address, u32 size);
 
-inline TlbEntry* tlb_slot(Cpu* cpu, u64 address) { return &cpu->tlb[(address >> 12) & (kTlbEntries - 1)]; }
-// What a tag must equal for [address, address+size) to be a hit; differs when the last byte lies in another page.
+inline TlbEntry* tlb_slot(Cpu* cpu, u64 address) {
+  return &cpu->tlb[(address >> 12) & (kTlbEntries - 1)];
+}
+// What a tag must equal for [address, address+size) to be a hit; differs when the last byte lies in
+// another page.
 inline u64 tag_of(const Cpu* cpu, u64 address, u32 size) {
   return ((address + size - 1) & ~u64{0xfff}) | cpu->tlb_generation;
 }
@@ -37,20 +46,28 @@ template <class T>
 [[gnu::always_inline]] inline bool read_memory(Cpu* cpu, u64 address, T& value) {
   const TlbEntry* const entry = tlb_slot(cpu, address);
   if (__builtin_expect(entry->read_tag == tag_of(cpu, address, sizeof(T)), 1)) {
-    __builtin_memcpy(&value, reinterpret_cast<const void*>(address + static_cast<u64>(entry->addend)), sizeof(T));
+    __builtin_memcpy(&value,
+                     reinterpret_cast<const void*>(address + static_cast<u64>(entry->addend)),
+                     sizeof(T));
     return true;
   }
-  return read_slow(cpu, address, &value, sizeof(T));
+  static_assert(sizeof(T) <= sizeof(cpu->scratch));
+  if (!read_slow(cpu, address, cpu->scratch, sizeof(T))) return false;
+  __builtin_memcpy(&value, cpu->scratch, sizeof(T));
+  return true;
 }
 
 template <class T>
 [[gnu::always_inline]] inline bool write_memory(Cpu* cpu, u64 address, const T& value) {
   const TlbEntry* const entry = tlb_slot(cpu, address);
   if (__builtin_expect(entry->write_tag == tag_of(cpu, address, sizeof(T)), 1)) {
-    __builtin_memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry->addend)), &value, sizeof(T));
+    __builtin_memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry->addend)), &value,
+                     sizeof(T));
     return true;
   }
-  return write_slow(cpu, address, &value, sizeof(T));
+  static_assert(sizeof(T) <= sizeof(cpu->scratch));
+  __builtin_memcpy(cpu->scratch, &value, sizeof(T));
+  return write_slow(cpu, address, cpu->scratch, sizeof(T));
 }
 
 // Host pointer when [address, +sizeof(T)) is writable RAM in one page; else see writable_slow.
@@ -62,15 +79,32 @@ template <class T>
   return writable_slow(cpu, address, sizeof(T));
 }
 
-// Checks that a write would succeed, without doing it (for instructions with several stores that must not be half done). Faults as
-// a write would. size: up to 4096.
+// Checks that a write would succeed, without doing it (for instructions with several stores that
+// must not be half done). Faults as a write would. size: up to 4096.
 bool probe_write(Cpu* cpu, u64 address, u32 size);
 bool probe_read(Cpu* cpu, u64 address, u32 size);
 
-// Accesses by the processor itself with supervisor rights whatever the CPL: descriptor tables, TSS, IDT, interrupt stack
-// frames pushed for an inner ring. Same result and faults.
+// Accesses by the processor itself with supervisor rights whatever the CPL: descriptor tables, TSS,
+// IDT, interrupt stack frames pushed for an inner ring. Same result and faults.
 bool read_system(Cpu* cpu, u64 address, void* into, u32 size);
 bool write_system(Cpu* cpu, u64 address, const void* from, u32 size);
+
+// Host pointer to [address, +size), which must lie in one page, for bulk copies; access rights
+// checked, code under a write dropped, dirty bits set. nullptr with cpu.stop == kNone when it is
+// not RAM, with cpu.stop set on a fault.
+u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access);
+
+// Guest-physical address and host pointer (nullptr: not RAM) of the code at a linear address; false
+// on a fault.
+struct CodeLocation {
+  u64 physical = 0;
+  const u8* host = nullptr;
+};
+bool translate_code(Cpu* cpu, u64 address, CodeLocation& out);
+
+inline bool is_canonical(u64 address) {
+  return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address;
+}
 
 // Drops translations: all (CR3 load, CR0/CR4/EFER change), or one page.
 void flush_tlb(Cpu& cpu);

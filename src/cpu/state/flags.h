@@ -1,6 +1,7 @@
-// Lazy arithmetic flags: an operation stores its kind, its result and a source operand; CF PF AF ZF SF OF are computed
-// when an instruction reads them. Values are kept zero-extended from the operation's width.
-// The layout below is the contract between everything that sets and everything that reads flags.
+// Lazy arithmetic flags: an operation stores its kind, its result and a source operand; CF PF AF ZF
+// SF OF are computed when an instruction reads them. Values are kept zero-extended from the
+// operation's width. The layout below is the contract between everything that sets and everything
+// that reads flags.
 #pragma once
 
 #include "cpu/state/cpu.h"
@@ -17,7 +18,7 @@ enum FlagKind : u8 {
   kFlagsLogic = 20,    // AND OR XOR TEST: CF = OF = AF = 0
   kFlagsInc = 24,      // result = a + 1, extra = CF before (0 or 1)
   kFlagsDec = 28,      // result = a - 1, extra = CF before (0 or 1)
-  kFlagsShl = 32,      // result, source = a, extra = count (1 .. width-1 or more): last bit out is CF
+  kFlagsShl = 32,  // result, source = a, extra = count (1 .. width-1 or more): last bit out is CF
   kFlagsShr = 36,
   kFlagsSar = 40,
 };
@@ -35,7 +36,28 @@ inline void write_rflags(Cpu& cpu, u64 value) {
   set_arithmetic_flags(cpu, static_cast<u32>(value));
   cpu.flags = (value & ~kArithmeticFlags) | 2;
 }
-// condition: the SDM's tttn (vol. 1 appendix B): 0 O, 1 NO, 2 B, 3 AE, 4 E, 5 NE, 6 BE, 7 A, 8 S, 9 NS, 10 P, ...
+// condition: the SDM's tttn (vol. 1 appendix B): 0 O, 1 NO, 2 B, 3 AE, 4 E, 5 NE, 6 BE, 7 A, 8 S, 9
+// NS, 10 P, ...
 bool condition_holds(const Cpu& cpu, u8 condition);
+
+// --- Inline parts for hot handlers
+// -------------------------------------------------------------------------------
+inline bool zero_flag(const Cpu& cpu) {
+  if (cpu.lazy.kind != kFlagsExplicit) [[likely]]
+    return cpu.lazy.result == 0;
+  return (cpu.lazy.result & kFlagZf) != 0;
+}
+inline bool sign_flag(const Cpu& cpu) {
+  if (cpu.lazy.kind != kFlagsExplicit) [[likely]]
+    return (cpu.lazy.result >> ((8u << (cpu.lazy.kind & 3)) - 1)) & 1;
+  return (cpu.lazy.result & kFlagSf) != 0;
+}
+bool carry_flag_slow(const Cpu& cpu);
+inline bool carry_flag(const Cpu& cpu) {
+  const u8 group = cpu.lazy.kind >> 2;
+  if (group == kFlagsInc >> 2 || group == kFlagsDec >> 2) return cpu.lazy.extra != 0;
+  if (group == kFlagsLogic >> 2) return false;
+  return carry_flag_slow(cpu);
+}
 
 }  // namespace smol::cpu

@@ -1,0 +1,227 @@
+// The TLBs and the slow paths of memory access. A data TLB entry is made per 4 KiB page, whatever
+// the guest's page size; its write tag is withheld while the page is clean (the walk must set the
+// dirty bit), holds decoded code (stores must be seen), or is not yet in the dirty log. A flush
+// moves the generation on instead of sweeping.
+#include "cpu/mmu/mmu.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace smol::cpu {
+namespace {
+
+constexpr u64 kPageMask = ~u64{0xfff};
+constexpr u64 kGenerations = 4096;
+
+}  // namespace
+
+Mmu::Mmu(Cpu& cpu, u32 physical_bits)
+    : cpu_(cpu), reserved_(0x000fffffffffffff & ~((u64{1} << physical_bits) - 1)) {
+  cpu.mmu = this;
+  cpu.tlb = tables_[1];
+}
+
+void Mmu::flush_all() {
+  if (++cpu_.tlb_generation == kGenerations) {
+    cpu_.tlb_generation = 1;
+    for (auto& entries : tables_)
+      for (TlbEntry& entry : entries) entry = {};
+    for (auto& entries : code_)
+      for (CodeEntry& entry : entries) entry = {};
+  }
+  if (observer_ != nullptr) observer_->translation_dropped(~u64{0});
+}
+
+void Mmu::flush_page(u64 address) {
+  const u32 index = (address >> 12) & (kTlbEntries - 1);
+  for (auto& entries : tables_) entries[index] = {};
+  for (auto& entries : code_) entries[(address >> 12) & (kCodeTlbEntries - 1)] = {};
+  if (observer_ != nullptr) observer_->translation_dropped(address & kPageMask);
+}
+
+Privilege Mmu::privilege() const {
+  if (cpu_.cpl == 3) return Privilege::kUser;
+  return (cpu_.flags & kFlagAc) ? Privilege::kSupervisorAc : Privilege::kSupervisor;
+}
+
+void Mmu::select() { cpu_.tlb = table(privilege()); }
+
+void Mmu::set_code_page(u64 physical, bool on) {
+  physical &= kPageMask;
+  Slot* const slot = slots_.find(physical);
+  if (slot == nullptr) return;
+  slot->code[(physical - slot->start) >> 12] = on;
+  if (!on) return;
+  for (auto& entries : tables_)
+    for (TlbEntry& entry : entries)
+      if (entry.physical == physical) entry.write_tag = 0;
+}
+
+bool Mmu::fill(u64 address, Access access, Privilege privilege, Translation& out) {
+  if (!translate(address, access, privilege, out)) return false;
+  Slot* const slot = slots_.find(out.physical);
+  if (slot == nullptr) return true;
+  const u64 page = out.physical & kPageMask;
+  const u64 index = (page - slot->start) >> 12;
+  bool writable = out.writable && !slot->read_only && slot->code[index] == 0;
+  if (access == Access::kWrite && !slot->read_only) slot->mark_dirty(page);
+  if (writable && !slot->dirty.empty())
+    writable = ((slot->dirty[index >> 6] >> (index & 63)) & 1) != 0;
+  const u64 linear = address & kPageMask;
+  TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
+  entry.read_tag = linear | cpu_.tlb_generation;
+  entry.write_tag = writable ? linear | cpu_.tlb_generation : 0;
+  entry.addend =
+      static_cast<i64>(reinterpret_cast<u64>(slot->host + (page - slot->start)) - linear);
+  entry.physical = page;
+  return true;
+}
+
+bool Mmu::io_access(u64 physical, u64& value, u32 size, bool write) {
+  IoLog& io = cpu_.io;
+  if (io.replayed < io.done_count) {
+    const IoAccess& done = io.done[io.replayed++];
+    if (!write) value = done.value;
+    return true;
+  }
+  io.pending = IoAccess{.address = physical,
+                        .value = write ? value : 0,
+                        .size = static_cast<u8>(size),
+                        .write = write};
+  cpu_.stop = Stop::kIo;
+  return false;
+}
+
+bool Mmu::read_page(const Translation& at, u8* into, u32 size) {
+  if (Slot* const slot = slots_.find(at.physical)) {
+    std::memcpy(into, slot->host + (at.physical - slot->start), size);
+    return true;
+  }
+  // MMIO by the largest naturally sized pieces.
+  for (u32 done = 0; done < size;) {
+    u32 piece = 8;
+    while (piece > size - done) piece >>= 1;
+    u64 value = 0;
+    if (!io_access(at.physical + done, value, piece, false)) return false;
+    std::memcpy(into + done, &value, piece);
+    done += piece;
+  }
+  return true;
+}
+
+bool Mmu::write_page(const Translation& at, const u8* from, u32 size) {
+  Slot* const slot = slots_.find(at.physical);
+  if (slot != nullptr && !slot->read_only) {
+    if (slot->code[(at.physical - slot->start) >> 12]) observer_->code_written(at.physical, size);
+    std::memcpy(slot->host + (at.physical - slot->start), from, size);
+    return true;
+  }
+  for (u32 done = 0; done < size;) {
+    u32 piece = 8;
+    while (piece > size - done) piece >>= 1;
+    u64 value = 0;
+    std::memcpy(&value, from + done, piece);
+    if (!io_access(at.physical + done, value, piece, true)) return false;
+    done += piece;
+  }
+  return true;
+}
+
+bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
+  const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
+  Translation low, high;
+  if (!fill(address, Access::kRead, privilege, low)) return false;
+  if (first < size && !fill(address + first, Access::kRead, privilege, high)) return false;
+  if (!read_page(low, static_cast<u8*>(into), first)) return false;
+  return first == size || read_page(high, static_cast<u8*>(into) + first, size - first);
+}
+
+bool Mmu::write(u64 address, const void* from, u32 size, Privilege privilege) {
+  const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
+  Translation low, high;
+  if (!fill(address, Access::kWrite, privilege, low)) return false;
+  if (first < size && !fill(address + first, Access::kWrite, privilege, high)) return false;
+  if (!write_page(low, static_cast<const u8*>(from), first)) return false;
+  return first == size || write_page(high, static_cast<const u8*>(from) + first, size - first);
+}
+
+u8* Mmu::writable(u64 address, u32 size, Privilege privilege) {
+  if ((address & 0xfff) + size > 4096) return nullptr;
+  Translation at;
+  if (!fill(address, Access::kWrite, privilege, at)) return nullptr;
+  Slot* const slot = slots_.find(at.physical);
+  if (slot == nullptr || slot->read_only) return nullptr;
+  if (slot->code[(at.physical - slot->start) >> 12]) observer_->code_written(at.physical, size);
+  return slot->host + (at.physical - slot->start);
+}
+
+bool Mmu::probe(u64 address, u32 size, Access access) {
+  Translation at;
+  if (!fill(address, access, privilege(), at)) return false;
+  const u64 last = address + size - 1;
+  return ((address ^ last) & kPageMask) == 0 || fill(last, access, privilege(), at);
+}
+
+bool Mmu::code_location(u64 address, CodeLocation& out) {
+  const bool user = cpu_.cpl == 3;
+  CodeEntry& entry = code_[user][(address >> 12) & (kCodeTlbEntries - 1)];
+  const u64 tag = (address & kPageMask) | cpu_.tlb_generation;
+  if (entry.tag != tag) {
+    Translation at;
+    if (!translate(address, Access::kExecute, user ? Privilege::kUser : Privilege::kSupervisor, at))
+      return false;
+    Slot* const slot = slots_.find(at.physical);
+    const u64 page = at.physical & kPageMask;
+    entry = {.tag = tag,
+             .physical = page,
+             .host = slot != nullptr ? slot->host + (page - slot->start) : nullptr};
+  }
+  out.physical = entry.physical | (address & 0xfff);
+  out.host = entry.host != nullptr ? entry.host + (address & 0xfff) : nullptr;
+  return true;
+}
+
+// --- The functions of access.h
+// ------------------------------------------------------------------------------------
+
+SMOL_PRESERVE_MOST bool read_slow(Cpu* cpu, u64 address, void* into, u32 size) {
+  return cpu->mmu->read(address, into, size, cpu->mmu->privilege());
+}
+SMOL_PRESERVE_MOST bool write_slow(Cpu* cpu, u64 address, const void* from, u32 size) {
+  return cpu->mmu->write(address, from, size, cpu->mmu->privilege());
+}
+SMOL_PRESERVE_MOST u8* writable_slow(Cpu* cpu, u64 address, u32 size) {
+  return cpu->mmu->writable(address, size, cpu->mmu->privilege());
+}
+u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access) {
+  Mmu& mmu = *cpu->mmu;
+  if (access == Access::kWrite) return mmu.writable(address, size, mmu.privilege());
+  Translation at;
+  if (!mmu.fill(address, access, mmu.privilege(), at)) return nullptr;
+  Slot* const slot = mmu.slots().find(at.physical);
+  return slot == nullptr ? nullptr : slot->host + (at.physical - slot->start);
+}
+
+bool probe_write(Cpu* cpu, u64 address, u32 size) {
+  return cpu->mmu->probe(address, size, Access::kWrite);
+}
+bool probe_read(Cpu* cpu, u64 address, u32 size) {
+  return cpu->mmu->probe(address, size, Access::kRead);
+}
+
+// Implicit supervisor accesses obey SMAP whatever EFLAGS.AC says (SDM vol. 3, 4.6.1).
+bool read_system(Cpu* cpu, u64 address, void* into, u32 size) {
+  return cpu->mmu->read(address, into, size, Privilege::kSupervisor);
+}
+bool write_system(Cpu* cpu, u64 address, const void* from, u32 size) {
+  return cpu->mmu->write(address, from, size, Privilege::kSupervisor);
+}
+bool translate_code(Cpu* cpu, u64 address, CodeLocation& out) {
+  return cpu->mmu->code_location(address, out);
+}
+
+void flush_tlb(Cpu& cpu) { cpu.mmu->flush_all(); }
+void flush_tlb_page(Cpu& cpu, u64 address) { cpu.mmu->flush_page(address); }
+void select_tlb(Cpu& cpu) { cpu.mmu->select(); }
+
+}  // namespace smol::cpu

@@ -1,0 +1,83 @@
+// Address translation of one CPU: page walks with the faults that the SDM asks for, the data TLBs
+// that access.h reads, a small TLB for code, and the physical slots. Source: Intel SDM vol. 3
+// chapter 4. Thread: the vCPU's.
+#pragma once
+
+#include "cpu/mmu/access.h"
+#include "cpu/mmu/slots.h"
+
+namespace smol::cpu {
+
+// Told before a vCPU's store changes bytes of a page that is marked as holding code.
+class CodeObserver {
+ public:
+  virtual ~CodeObserver() = default;
+  virtual void code_written(u64 physical, u64 size) = 0;
+  // A page's translation was dropped, or (~0) all: lookups by RIP that rest on it must go.
+  virtual void translation_dropped(u64 linear_page) = 0;
+};
+
+inline constexpr u32 kCodeTlbEntries = 256;
+// Data tables by privilege.
+enum class Privilege : u8 { kUser, kSupervisor /* SMAP in force if CR4 says so */, kSupervisorAc };
+
+// What a page walk found.
+struct Translation {
+  u64 physical = 0;       // of the address
+  bool writable = false;  // for this privilege, and the dirty bit stands
+};
+
+class Mmu {
+ public:
+  Mmu(Cpu& cpu, u32 physical_bits);
+
+  void set_observer(CodeObserver* observer) { observer_ = observer; }
+  Slots& slots() { return slots_; }
+  // After slots changed or a dirty log was taken.
+  void flush_all();
+  void flush_page(u64 address);
+  void select();
+  Privilege privilege() const;
+
+  // Marks a page as holding code (drops its write translations), or not any more.
+  void set_code_page(u64 physical, bool on);
+
+  // Walks for one access. False: fault recorded.
+  bool translate(u64 address, Access access, Privilege privilege, Translation& out);
+  // translate, and enter the page in the privilege's table when it is RAM.
+  bool fill(u64 address, Access access, Privilege privilege, Translation& out);
+
+  bool read(u64 address, void* into, u32 size, Privilege privilege);
+  bool write(u64 address, const void* from, u32 size, Privilege privilege);
+  u8* writable(u64 address, u32 size, Privilege privilege);
+  bool code_location(u64 address, CodeLocation& out);
+  bool probe(u64 address, u32 size, Access access);
+
+ private:
+  struct Walk;
+  struct CodeEntry {
+    u64 tag = 0;
+    u64 physical = 0;
+    const u8* host = nullptr;
+  };
+
+  bool walk(u64 address, Access access, Privilege privilege, Translation& out);
+  bool walk_levels(Walk& walk);
+  bool walk_legacy(Walk& walk);
+  bool finish_walk(Walk& walk, Translation& out);
+  bool page_fault(const Walk& walk, bool present, bool reserved);
+  bool set_bits(const Walk& walk, u64 table, u64 old_entry, u64 bits, u32 entry_size);
+  bool read_page(const Translation& at, u8* into, u32 size);
+  bool write_page(const Translation& at, const u8* from, u32 size);
+  bool io_access(u64 physical, u64& value, u32 size, bool write);
+  TlbEntry* table(Privilege privilege) { return tables_[static_cast<u32>(privilege)]; }
+
+  Cpu& cpu_;
+  u64 reserved_;  // physical address bits that do not exist
+  Slots slots_;
+  CodeObserver* observer_ = nullptr;
+  alignas(64) TlbEntry tables_[3][kTlbEntries];
+  CodeEntry code_[2][kCodeTlbEntries];
+};
+
+}  // namespace smol::cpu
