@@ -1,0 +1,79 @@
+// What a virtio device is, apart from how the guest reaches it: features, a config space, queues. A
+// transport (MMIO now, PCI later) owns the device, runs the status state machine of virtio 1.2
+// section 2.1 and 3.1, and hands the device its queues between DRIVER_OK and reset.
+//
+// Threads: two kinds meet here, vCPU threads (register access) and the one device-loop thread
+// (queues, host descriptors). mutex() guards the device and its queues: the transport holds it
+// around every call below; a device takes it itself in callbacks of its own descriptors and timers.
+// A reset on a vCPU thread therefore waits for what the loop does with the device at that moment,
+// and nothing of the old life goes on after it. Nothing may block under the lock for longer than
+// one bounded piece of I/O.
+#pragma once
+
+#include <mutex>
+#include <span>
+#include <string_view>
+
+#include "base/log.h"
+#include "devices/virtio/queue/queue.h"
+
+namespace smol::devices::virtio {
+
+// The transport's side that a device calls. All with the device's mutex held, any thread.
+class DeviceHost {
+ public:
+  virtual ~DeviceHost() = default;
+  // Used buffer notification; the device has asked queue.should_notify() first.
+  virtual void notify_used(u16 queue) = 0;
+  // The config space changed: new generation, configuration change notification (2.3).
+  virtual void notify_config() = 0;
+  // The guest broke the rules so that the device cannot go on (2.1.2): sets DEVICE_NEEDS_RESET,
+  // tells the driver, and logs reason at a limited rate. No queue is served until the driver resets
+  // the device.
+  virtual void needs_reset(const Error& reason) = 0;
+  // Has process_queue(queue) called again from the loop, after others had their turn.
+  virtual void schedule(u16 queue) = 0;
+};
+
+class VirtioDevice {
+ public:
+  virtual ~VirtioDevice() = default;
+
+  virtual std::string_view name() const = 0;
+  virtual u32 device_id() const = 0;  // section 5
+  // Device-specific features that are offered; the transport adds its own (section 6).
+  virtual u64 features() const = 0;
+  // Largest size of each queue; powers of two. Constant.
+  virtual std::span<const u16> queue_sizes() const = 0;
+  // Called at FEATURES_OK with a subset of what is offered: false refuses the combination. May be
+  // called several times; what stands is given to activate().
+  virtual bool accept_features(u64 features) { return true; }
+
+  // offset: from the start of the config space; guest-controlled, as is the size. Reads past its
+  // end give 0.
+  virtual void read_config(u64 offset, ByteSpan data) = 0;
+  virtual void write_config(u64 offset, ConstByteSpan data) {}
+
+  // DRIVER_OK. queues (some may be not ready) and host stay valid until reset() or the device's
+  // end.
+  virtual void activate(u64 features, std::span<Queue> queues, DeviceHost& host) = 0;
+  // The driver notified queue, or schedule() asked for it. Loop thread, only while active. Serves a
+  // bounded number of chains, then calls schedule().
+  virtual void process_queue(u16 queue) = 0;
+  // Forgets the driver: queues and host are gone on return, held chains dropped, config back to its
+  // start where the driver could change it. Also called when the device is not active.
+  virtual void reset() = 0;
+
+  std::mutex& mutex() { return mutex_; }
+
+ private:
+  std::mutex mutex_;
+};
+
+// read_config() for a config space that is one plain structure.
+inline void read_config_bytes(ConstByteSpan config, u64 offset, ByteSpan data) {
+  for (std::size_t i = 0; i < data.size(); ++i)
+    data[i] = offset + i < config.size() ? config[offset + i] : 0;
+}
+
+}  // namespace smol::devices::virtio
