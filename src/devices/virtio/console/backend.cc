@@ -28,11 +28,11 @@ bool ready(int fd, short events) {
 Result<FdConsoleBackend::End> FdConsoleBackend::open_end(int fd, int flags) {
   End end;
   if (fd < 0) return end;
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) return fail_errno("the console's descriptor {}", fd);
   if (S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode)) {
-    auto opened = base::open_file(fmt::format("/proc/self/fd/{}", fd),
-                                  flags | O_NONBLOCK | O_NOCTTY);
+    auto opened =
+        base::open_file(fmt::format("/proc/self/fd/{}", fd), flags | O_NONBLOCK | O_NOCTTY);
     if (opened) {
       end.fd = std::move(*opened);
       end.kind = Kind::kNonBlocking;

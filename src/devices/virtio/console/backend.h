@@ -12,8 +12,8 @@ namespace smol::devices::virtio {
 class ConsoleBackend {
  public:
   virtual ~ConsoleBackend() = default;
-  // Takes the first bytes of `bytes`; returns how many, 0 when it can take none now (output_fd() then becomes writable).
-  // An Error: the output is gone for good.
+  // Takes the first bytes of `bytes`; returns how many, 0 when it can take none now (output_fd()
+  // then becomes writable). An Error: the output is gone for good.
   virtual Result<std::size_t> write(ConstByteSpan bytes) = 0;
   // nullopt: nothing now. 0: the input is at its end. into is not empty.
   virtual Result<std::optional<std::size_t>> read(ByteSpan into) = 0;
@@ -24,11 +24,11 @@ class ConsoleBackend {
 
 // A pair of host descriptors: standard input and output, a pty, a socket, files.
 //
-// The descriptors may be shared with other processes (a shell's terminal), so O_NONBLOCK is not set on them: it would
-// be set for all. Terminals and pipes are opened anew through /proc/self/fd, which gives a file description
-// of our own; sockets are written with MSG_DONTWAIT; where opening anew is not allowed, output goes in
-// pieces that a writable pipe always has room for. Writing to a pipe without a reader raises SIGPIPE: the process must
-// ignore that signal.
+// The descriptors may be shared with other processes (a shell's terminal), so O_NONBLOCK is not set
+// on them: it would be set for all. Terminals and pipes are opened anew through /proc/self/fd,
+// which gives a file description of our own; sockets are written with MSG_DONTWAIT; where opening
+// anew is not allowed, output goes in pieces that a writable pipe always has room for. Writing to a
+// pipe without a reader raises SIGPIPE: the process must ignore that signal.
 class FdConsoleBackend final : public ConsoleBackend {
  public:
   // The descriptors are duplicated; -1: none (input at its end, output thrown away).

@@ -19,11 +19,8 @@ Result<std::unique_ptr<Console>> Console::create(base::EventLoop& loop,
   console->config_.columns = size.columns;
   console->config_.rows = size.rows;
   console->output_.reserve(kOutputBuffer);
-  Console* const self = console.get();
-  const int input = self->backend_->input_fd();
-  const int output = self->backend_->output_fd();
-  CHECK(input < 0 || input != output);
-  // Watched for nothing until they are needed would still report hang-ups, so they are added when needed.
+  const int input = console->backend_->input_fd();
+  CHECK(input < 0 || input != console->backend_->output_fd());
   return console;
 }
 
@@ -126,11 +123,11 @@ void Console::input_ready() {
 void Console::transmit() {
   Queue& queue = queues_[kTransmitQueue];
   for (int served = 0;; ++served) {
+    if (served == kChainsPerTurn) {
+      host_->schedule(kTransmitQueue);
+      break;
+    }
     if (!has_pending_) {
-      if (served >= kChainsPerTurn) {
-        host_->schedule(kTransmitQueue);
-        break;
-      }
       auto chain = queue.pop();
       if (!chain) return broken(chain.error());
       if (!chain->has_value()) {
@@ -152,7 +149,7 @@ void Console::transmit() {
     pending_done_ += count;
     if (reader.remaining() != 0) {
       drain();
-      if (output_.size() - output_start_ != 0) break;  // the rest waits for the host's reader
+      if (buffered() != 0) break;  // the rest waits for the host's reader
       continue;
     }
     has_pending_ = false;

@@ -1,14 +1,16 @@
-// Console device (virtio 1.2, section 5.3), one port: a receive queue that the host's input fills, a transmit queue whose
-// bytes go to the host, and the terminal's size in the config space.
+// Console device (virtio 1.2, section 5.3), one port: a receive queue that the host's input fills,
+// a transmit queue whose bytes go to the host, and the terminal's size in the config space.
 //
-// Linux's driver spins with interrupts off until a transmitted buffer is used, so output is taken into a buffer of
-// kOutputBuffer bytes at once, and the guest waits only when the host's reader is that far behind. Nothing is dropped,
-// unless the output is gone for good (a closed pipe): then it is logged once and thrown away. Input is read only when the
-// guest has given buffers for it; until then it stays with the host.
+// Linux's driver spins with interrupts off until a transmitted buffer is used, so output is taken
+// into a buffer of kOutputBuffer bytes at once, and the guest waits only when the host's reader is
+// that far behind. Nothing is dropped, unless the output is gone for good (a closed pipe): then it
+// is logged once and thrown away. Input is read only when the guest has given buffers for it; until
+// then it stays with the host.
 //
 // Multiport and emergency write are not offered.
 //
-// Threads: device.h. The back end is used on the loop's thread, or on the resetting vCPU's under the device's mutex.
+// Threads: device.h. The back end is used on the loop's thread, or on the resetting vCPU's under
+// the device's mutex.
 #pragma once
 
 #include <atomic>
@@ -41,8 +43,8 @@ class Console final : public VirtioDevice {
 
   // The terminal's new size; the driver is told. Any thread.
   void resize(ConsoleSize size);
-  // Writes what is still buffered, waiting for the host's reader at most timeout_ms; for the end of the machine. Any
-  // thread.
+  // Writes what is still buffered, waiting for the host's reader at most timeout_ms; for the end of
+  // the machine. Any thread.
   void flush(int timeout_ms);
 
   std::string_view name() const override { return "virtio-console"; }
