@@ -16,12 +16,11 @@ namespace {
 
 // Ring 0 slower than ring 3 by this factor is interpreted. Measured: 1 on hardware and on emulated
 // hardware, over a hundred where ring 0 is interpreted.
-constexpr u64 kEmulationRatio = 8;
-// ... unless it is this quick in absolute terms (instructions a second), which interpreters of one
-// instruction at a time do not reach.
-constexpr u64 kNativeSpeed = 300'000'000;
-constexpr u64 kBeyondDoubt = 8 * kEmulationRatio;  // no busy host explains that
-constexpr int kRounds = 3;
+constexpr u64 kEmulationRatio = 16;
+// A ratio outside these bounds ends the measuring early: no busy host explains it.
+constexpr u64 kSurelyEmulating = 128, kSurelyNative = 2;
+// Rounds grow in length by two, from a millisecond.
+constexpr u32 kRounds = 4;
 
 // The name of a group out of /etc/group; the number when there is none. By hand, because the C
 // library's look-up does not work in a static program.
@@ -80,21 +79,18 @@ KvmStatus closed(const std::string& path, const Error& error) {
 
 struct Speeds {
   u64 ring0 = 0, ring3 = 0;
-  bool emulating() const { return ring0 < kNativeSpeed && ring0 * kEmulationRatio < ring3; }
+  bool ring0_slower_by(u64 factor) const { return ring0 * factor < ring3; }
 };
 
-// The best of some rounds, since a busy host can only make a round look slower; one is enough when
-// it looks good.
+// The best of some rounds, since a busy host can only make a round look slower.
 Result<Speeds> measure(ProbeGuest& guest) {
   Speeds best;
-  for (int round = 0; round < kRounds; round++) {
-    TRY_ASSIGN(const u64 ring3, guest.loop_speed(Ring::kUser));
-    TRY_ASSIGN(const u64 ring0, guest.loop_speed(Ring::kKernel));
+  for (u32 round = 0; round < kRounds; round++) {
+    TRY_ASSIGN(const u64 ring3, guest.loop_speed(Ring::kUser, 1u << round));
+    TRY_ASSIGN(const u64 ring0, guest.loop_speed(Ring::kKernel, 1u << round));
     best.ring0 = std::max(best.ring0, ring0);
     best.ring3 = std::max(best.ring3, ring3);
-    // The first round also pays for the host's page faults, so a slow ring 3 there hides nothing.
-    if (round > 0 && !best.emulating()) break;
-    if (best.ring0 >= kNativeSpeed || best.ring0 * kBeyondDoubt < best.ring3) break;
+    if (!best.ring0_slower_by(kSurelyNative) || best.ring0_slower_by(kSurelyEmulating)) break;
   }
   return best;
 }
@@ -132,7 +128,7 @@ KvmStatus judge(const std::string& path) {
   const std::string figures = fmt::format(
       "{:.1f} million instructions/s in ring 0, {:.1f} in ring 3",
       static_cast<double>(speeds->ring0) / 1e6, static_cast<double>(speeds->ring3) / 1e6);
-  if (speeds->emulating()) {
+  if (speeds->ring0_slower_by(kEmulationRatio)) {
     status.fitness = KvmFitness::kEmulating;
     status.reason = fmt::format("{} interprets the guest's kernel: {}", path, figures);
     return status;

@@ -14,8 +14,8 @@ constexpr u64 kPml4 = 0x1000, kPdpt = 0x2000, kPageDirectory = 0x3000;
 constexpr u64 kGdt = 0x4000, kIdt = 0x5000;
 constexpr u64 kStackTop = 0x8000;
 constexpr u64 kCode = 0x9000, kData = 0xa000;
-constexpr u8 kDonePort = 0x10;  // OUT there ends a test; AL = 1: as it should be
-constexpr u64 kLoopTurns = 100'000;
+constexpr u8 kDonePort = 0x10;        // OUT there ends a test; AL = 1: as it should be
+constexpr u64 kLoopTurns = 100'000;   // for each millisecond that may be used
 constexpr u64 kLoopInstructions = 5;  // a turn
 
 constexpr u8 kLoop[] = {
@@ -207,14 +207,15 @@ Result<Exit> ProbeGuest::run_bounded(u32 milliseconds) {
   }
 }
 
-Result<u64> ProbeGuest::loop_speed(Ring ring) {
+Result<u64> ProbeGuest::loop_speed(Ring ring, u32 milliseconds) {
   CpuState state = start_state(kLoopAt, ring);
-  state.general.gpr[kRcx] = kLoopTurns;
+  const u64 all = kLoopTurns * milliseconds;
+  state.general.gpr[kRcx] = all;
   TRY(vcpu_->set_state(state));
   const auto begin = std::chrono::steady_clock::now();
-  TRY_ASSIGN(const Exit exit, run_bounded(1));
+  TRY_ASSIGN(const Exit exit, run_bounded(milliseconds));
   const auto end = std::chrono::steady_clock::now();
-  u64 turns = kLoopTurns;
+  u64 turns = all;
   if (std::holds_alternative<ExitInterrupted>(exit)) {
     TRY_ASSIGN(const CpuState now, vcpu_->get_state());
     turns -= std::min(now.general.gpr[kRcx], turns);

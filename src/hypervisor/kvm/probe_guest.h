@@ -17,9 +17,9 @@ class ProbeGuest {
  public:
   static Result<std::unique_ptr<ProbeGuest>> create(Hypervisor& hypervisor);
 
-  // Instructions a second of the counted loop, at most about a millisecond of it. An error when the
-  // guest ends in any other way than at the loop's end or by the watchdog.
-  Result<u64> loop_speed(Ring ring);
+  // Instructions a second of the counted loop, run for at most the time given. An error when the
+  // guest ends in any other way than at the loop\'s end or by the watchdog.
+  Result<u64> loop_speed(Ring ring, u32 milliseconds);
   // An error tells how it failed.
   Result<> attempt(Trial trial);
 
