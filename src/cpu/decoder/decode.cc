@@ -117,7 +117,6 @@ bool Decoder::vex_prefix(Map& map, unsigned& prefix) {
   rex = static_cast<u8>(((~p1 >> 5) & 7) | ((p2 >> 4) & 8));
   if (!is64()) rex = 0;
   vvvv = static_cast<u8>((~p2 >> 3) & 15);
-  if (!is64()) vvvv &= 7;
   vex = true;
   prefix = p2 & 3;
   if ((p2 & 4) != 0) return false;  // 256 bits
@@ -330,7 +329,7 @@ bool Decoder::implicit_or_immediate(Spec spec, Operand& op) {
   const u8 v = out.operand_size;
   switch (spec) {
     case By:
-      return set(op, kGpr, vvvv, w() ? 8 : 4);
+      return set(op, kGpr, is64() ? vvvv : vvvv & 7, w() ? 8 : 4);
     case Zb: {
       const unsigned number = (opcode_byte & 7) | ((rex & 1) << 3);
       if (rex == 0 && number >= 4) return set(op, kGprHigh8, number - 4, 1);
