@@ -1,0 +1,40 @@
+// CONFIG and frame headers from a hostile host: smol-init must neither die nor read beyond them.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "guest/init/init.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  failure reason{};
+  if (size >= sizeof(smol_frame_header)) {
+    smol_frame_header header;
+    std::memcpy(&header, data, sizeof header);
+    check_header(&header, &reason);
+  }
+  std::vector<char> bytes(data, data + size);
+  // Generated heads are rarely sound: mend what would end the reading early.
+  if (size >= sizeof(smol_config_head) && (data[0] & 1) != 0) {
+    smol_config_head head;
+    std::memcpy(&head, bytes.data(), sizeof head);
+    head = {.version = 1, .flags = head.flags & 3, .root = head.root & 3, .argc = 1 + head.argc % 8,
+            .envc = head.envc % 8, .window = head.window};
+    std::memcpy(bytes.data(), &head, sizeof head);
+  }
+  run_config config;
+  if (parse_config(bytes.data(), bytes.size(), &config, &reason)) {
+    std::size_t total = std::strlen(config.directory) + std::strlen(config.user);
+    for (char** text = config.arguments; *text != nullptr; ++text) total += std::strlen(*text);
+    for (char** text = config.environment; *text != nullptr; ++text) total += std::strlen(*text);
+    if (total > size) std::abort();
+    user found;
+    failure other{};
+    find_user(config.user, &found, &other);
+  } else if (reason.text[0] == '\0') {
+    std::abort();
+  }
+  std::free(config.arguments);
+  return 0;
+}

@@ -1,0 +1,151 @@
+/* The program's root file system: from the initramfs onto a block device.
+ *
+ * The device is mounted under a folder of the initramfs, for an overlay together with a tmpfs that takes
+ * the writes; then the mounts of /dev, /proc and /sys move over, the new root moves onto `/`, and the
+ * initramfs's files are removed, since they hold memory that nobody can reach any more.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "guest/init/init.h"
+
+#define STAGE "/.smol"
+#define LOWER STAGE "/lower"
+#define NEW_ROOT STAGE "/root"
+
+enum { kRamfsMagic = 0x858458f6, kTmpfsMagic = 0x01021994 }; /* linux/magic.h */
+
+const char* probe_file_system(const unsigned char* head, size_t size) {
+  if (size >= 4 && memcmp(head, "hsqs", 4) == 0) return "squashfs";
+  if (size >= 1028 && memcmp(head + 1024, "\xe2\xe1\xf5\xe0", 4) == 0) return "erofs";
+  if (size >= 1082 && head[1080] == 0x53 && head[1081] == 0xef) return "ext4";
+  return NULL;
+}
+
+/* Opens the device; a driver that was just loaded may need a moment to make its node. */
+static int open_device(const char* device) {
+  for (int tries = 0;; tries++) {
+    int fd = open(device, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 || errno != ENOENT || tries == 50) return fd;
+    nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+  }
+}
+
+static bool find_type(const struct run_config* config, const char** type, struct failure* failure) {
+  unsigned char head[4096];
+  int fd = open_device(config->root_device);
+  if (fd < 0) return fail(failure, "root device %s: %s", config->root_device, strerror(errno));
+  ssize_t size = read(fd, head, sizeof head);
+  int error = errno;
+  close(fd);
+  if (size < 0) return fail(failure, "root device %s: %s", config->root_device, strerror(error));
+  *type = config->root_type[0] != '\0' ? config->root_type : probe_file_system(head, (size_t)size);
+  if (*type == NULL) {
+    return fail(failure, "root device %s: neither ext4, squashfs nor erofs", config->root_device);
+  }
+  return true;
+}
+
+static bool mount_device(const struct run_config* config, const char* where, bool writable,
+                         struct failure* failure) {
+  const char* type = NULL;
+  if (!find_type(config, &type, failure)) return false;
+  unsigned long flags = writable ? 0 : MS_RDONLY;
+  if (mount(config->root_device, where, type, flags, NULL) == 0) return true;
+  int error = errno;
+  /* An ext4 that was not unmounted wants its journal replayed; a read-only disk cannot. */
+  if (!writable && strcmp(type, "ext4") == 0 &&
+      mount(config->root_device, where, type, flags, "noload") == 0) {
+    return true;
+  }
+  return fail(failure, "root device %s: mounting %s: %s", config->root_device, type, strerror(error));
+}
+
+static bool make_overlay(const struct run_config* config, struct failure* failure) {
+  mkdir(LOWER, 0755);
+  mkdir(STAGE "/upper", 0755);
+  mkdir(STAGE "/work", 0755);
+  if (!mount_device(config, LOWER, false, failure)) return false;
+  struct stat lower;
+  if (stat(LOWER, &lower) == 0) chmod(STAGE "/upper", lower.st_mode & 07777);
+  if (mount("overlay", NEW_ROOT, "overlay", 0,
+            "lowerdir=" LOWER ",upperdir=" STAGE "/upper,workdir=" STAGE "/work") != 0) {
+    return fail(failure, "root device %s: overlay: %s", config->root_device, strerror(errno));
+  }
+  return true;
+}
+
+/* Removes what the old root holds in memory; other file systems below it are left alone. */
+static void remove_below(int folder, dev_t device, int depth) {
+  DIR* entries = depth < 32 ? fdopendir(folder) : NULL;
+  if (entries == NULL) {
+    close(folder);
+    return;
+  }
+  for (struct dirent* entry; (entry = readdir(entries)) != NULL;) {
+    const char* name = entry->d_name;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
+    struct stat status;
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_dev != device) continue;
+    if (S_ISDIR(status.st_mode)) {
+      int below = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+      if (below >= 0) remove_below(below, device, depth + 1);
+      unlinkat(folder, name, AT_REMOVEDIR);
+    } else {
+      unlinkat(folder, name, 0);
+    }
+  }
+  closedir(entries);
+}
+
+static void free_old_root(int old_root) {
+  struct statfs kind;
+  struct stat status;
+  bool in_memory = fstatfs(old_root, &kind) == 0 &&
+                   ((unsigned long)kind.f_type == kRamfsMagic || (unsigned long)kind.f_type == kTmpfsMagic);
+  if (in_memory && fstat(old_root, &status) == 0) {
+    remove_below(old_root, status.st_dev, 0);
+  } else {
+    close(old_root);
+  }
+}
+
+static void move_mount(const char* from, const char* to) {
+  if (mount(from, to, NULL, MS_MOVE, NULL) == 0) return;
+  if (errno == ENOENT && mkdir(to, 0755) == 0) mount(from, to, NULL, MS_MOVE, NULL);
+}
+
+static bool switch_root(struct failure* failure) {
+  move_mount("/dev", NEW_ROOT "/dev");
+  move_mount("/proc", NEW_ROOT "/proc");
+  move_mount("/sys", NEW_ROOT "/sys");
+  int old_root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (chdir(NEW_ROOT) != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 ||
+      chdir("/") != 0) {
+    int error = errno;
+    if (old_root >= 0) close(old_root);
+    return fail(failure, "switching to the new root: %s", strerror(error));
+  }
+  if (old_root >= 0) free_old_root(old_root);
+  return true;
+}
+
+bool enter_root(const struct run_config* config, struct failure* failure) {
+  if (config->head.root == SMOL_ROOT_INITRAMFS) return true;
+  mkdir(STAGE, 0755);
+  if (mount("tmpfs", STAGE, "tmpfs", 0, "mode=0755") != 0) {
+    return fail(failure, "a tmpfs for the root: %s", strerror(errno));
+  }
+  mkdir(NEW_ROOT, 0755);
+  bool mounted = config->head.root == SMOL_ROOT_OVERLAY
+                     ? make_overlay(config, failure)
+                     : mount_device(config, NEW_ROOT, config->head.root == SMOL_ROOT_WRITABLE, failure);
+  return mounted && switch_root(failure);
+}
