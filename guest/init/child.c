@@ -1,8 +1,10 @@
-/* Starting the program: its streams, its user, its directory, and the exact reason when it does not start.
+/* Starting the program: its streams, its user, its directory, and the exact reason when it does not
+ * start.
  *
- * Reasons come back through a pipe that a good exec closes: an empty pipe means that the program runs. What the
- * caller asked of us and cannot be had (user, directory) is an init failure; a program that cannot be executed
- * is the program's own status 127 or 126, as in every shell, with the message on standard error.
+ * Reasons come back through a pipe that a good exec closes: an empty pipe means that the program
+ * runs. What the caller asked of us and cannot be had (user, directory) is an init failure; a
+ * program that cannot be executed is the program's own status 127 or 126, as in every shell, with
+ * the message on standard error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +45,8 @@ void set_window(int terminal, struct smol_winsize window) {
   if (window.rows != 0 || window.columns != 0) ioctl(terminal, TIOCSWINSZ, &size);
 }
 
-static bool open_terminal(struct streams* streams, struct smol_winsize window, struct failure* failure) {
+static bool open_terminal(struct streams* streams, struct smol_winsize window,
+                          struct failure* failure) {
   int ours = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
   if (ours < 0) return fail(failure, "terminal /dev/ptmx: %s", strerror(errno));
   streams->out[0] = ours;
@@ -60,8 +63,10 @@ static bool open_terminal(struct streams* streams, struct smol_winsize window, s
   return true;
 }
 
-static bool open_streams(const struct run_config* config, struct streams* streams, struct failure* failure) {
-  if ((config->head.flags & SMOL_CONFIG_TTY) != 0) return open_terminal(streams, config->head.window, failure);
+static bool open_streams(const struct run_config* config, struct streams* streams,
+                         struct failure* failure) {
+  if ((config->head.flags & SMOL_CONFIG_TTY) != 0)
+    return open_terminal(streams, config->head.window, failure);
   bool good = true;
   if ((config->head.flags & SMOL_CONFIG_STDIN) != 0) {
     good = pipe2(streams->in, O_CLOEXEC) == 0;
@@ -106,8 +111,10 @@ _Noreturn static void run_child(const struct run_config* config, const struct us
   reset_signals();
   set_oom_score("0");
   bool good = true;
-  /* The kernel starts PID 1 without further groups; in a user namespace setgroups is not ours to call. */
-  bool regrouped = setgroups(user->group_count, user->groups) == 0 || (user->group_count == 0 && errno == EPERM);
+  /* The kernel starts PID 1 without further groups; in a user namespace setgroups is not ours to
+   * call. */
+  bool regrouped =
+      setgroups(user->group_count, user->groups) == 0 || (user->group_count == 0 && errno == EPERM);
   if (!regrouped || setgid(user->gid) != 0 || setuid(user->uid) != 0) {
     good = fail(&failure, "user %u:%u: %s", user->uid, user->gid, strerror(errno));
   }
@@ -132,8 +139,9 @@ static bool await_start(int report, pid_t pid, struct failure* failure) {
   char text[sizeof failure->text];
   size_t used = 0;
   ssize_t size;
-  while (used < sizeof text - 1 && ((size = read(report, text + used, sizeof text - 1 - used)) > 0 ||
-                                    (size < 0 && errno == EINTR))) {
+  while (used < sizeof text - 1 &&
+         ((size = read(report, text + used, sizeof text - 1 - used)) > 0 ||
+          (size < 0 && errno == EINTR))) {
     if (size > 0) used += (size_t)size;
   }
   text[used] = '\0';
@@ -150,7 +158,8 @@ bool start_child(const struct run_config* config, const struct user* user, struc
   child->tty = (config->head.flags & SMOL_CONFIG_TTY) != 0;
   bool good = open_streams(config, &streams, failure);
   if (good && pipe2(report, O_CLOEXEC) != 0) good = fail(failure, "a pipe: %s", strerror(errno));
-  if (good && (child->pid = fork()) < 0) good = fail(failure, "starting the program: %s", strerror(errno));
+  if (good && (child->pid = fork()) < 0)
+    good = fail(failure, "starting the program: %s", strerror(errno));
   if (good && child->pid == 0) run_child(config, user, &streams, child->tty, report[1]);
   if (good) {
     close(report[1]);

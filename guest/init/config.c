@@ -1,4 +1,5 @@
-/* CONFIG, as bytes from the host, to pointers into those bytes. Refuses anything that is not exact. */
+/* CONFIG, as bytes from the host, to pointers into those bytes. Refuses anything that is not exact.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +35,8 @@ static bool check_head(const struct smol_config_head* head, struct failure* fail
 
 bool parse_config(char* payload, size_t size, struct run_config* config, struct failure* failure) {
   memset(config, 0, sizeof *config);
-  if (size < sizeof config->head) return fail(failure, "protocol: CONFIG of %zu bytes is short", size);
+  if (size < sizeof config->head)
+    return fail(failure, "protocol: CONFIG of %zu bytes is short", size);
   memcpy(&config->head, payload, sizeof config->head);
   if (!check_head(&config->head, failure)) return false;
   char* at = payload + sizeof config->head;

@@ -19,8 +19,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size >= sizeof(smol_config_head) && (data[0] & 1) != 0) {
     smol_config_head head;
     std::memcpy(&head, bytes.data(), sizeof head);
-    head = {.version = 1, .flags = head.flags & 3, .root = head.root & 3, .argc = 1 + head.argc % 8,
-            .envc = head.envc % 8, .window = head.window};
+    head = {.version = 1,
+            .flags = head.flags & 3,
+            .root = head.root & 3,
+            .argc = 1 + head.argc % 8,
+            .envc = head.envc % 8,
+            .window = head.window};
     std::memcpy(bytes.data(), &head, sizeof head);
   }
   run_config config;

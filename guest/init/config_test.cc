@@ -29,8 +29,12 @@ struct Parsed {
   ~Parsed() { std::free(config.arguments); }
 };
 
-constexpr smol_config_head kHead{.version = 1, .flags = SMOL_CONFIG_TTY, .root = SMOL_ROOT_OVERLAY, .argc = 2,
-                                 .envc = 1, .window = {24, 80}};
+constexpr smol_config_head kHead{.version = 1,
+                                 .flags = SMOL_CONFIG_TTY,
+                                 .root = SMOL_ROOT_OVERLAY,
+                                 .argc = 2,
+                                 .envc = 1,
+                                 .window = {24, 80}};
 
 TEST(Config, WholeOneIsRead) {
   Parsed parsed(payload(kHead, {"/srv", "www", "box", "/dev/vda", "ext4", "sh", "-c", "A=b=c"}));
@@ -77,8 +81,9 @@ TEST(Config, SpareEnvironmentIsBounded) {
 
 TEST(Frames, OnlyTheHostsTypesWithinTheirBounds) {
   for (unsigned type = 0; type < 32; ++type) {
-    const bool hosts = type == SMOL_FRAME_CONFIG || type == SMOL_FRAME_STDIN || type == SMOL_FRAME_STDIN_EOF ||
-                       type == SMOL_FRAME_WINSIZE || type == SMOL_FRAME_SIGNAL;
+    const bool hosts = type == SMOL_FRAME_CONFIG || type == SMOL_FRAME_STDIN ||
+                       type == SMOL_FRAME_STDIN_EOF || type == SMOL_FRAME_WINSIZE ||
+                       type == SMOL_FRAME_SIGNAL;
     const std::size_t bound = host_frame_bound(static_cast<uint16_t>(type));
     EXPECT_EQ(bound != 0, hosts) << type;
     failure reason{};
@@ -101,7 +106,8 @@ TEST(Users, NumbersNeedNoFiles) {
 }
 
 TEST(Users, TheNumberThatMeansUnchangedIsRefused) {
-  for (const char* spelled : {"4294967295", "4294967296", "0:4294967295", "99999999999999999999", "0x10", "-1", " 1"}) {
+  for (const char* spelled :
+       {"4294967295", "4294967296", "0:4294967295", "99999999999999999999", "0x10", "-1", " 1"}) {
     user found{};
     failure reason{};
     EXPECT_FALSE(find_user(spelled, &found, &reason)) << spelled;

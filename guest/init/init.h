@@ -5,9 +5,10 @@
  * The choice: no supervisor, no allocation on the way but for the CONFIG, one poll loop. PID 1 must
  * not die: whatever the host sends, the answer is an EXIT frame and an orderly end of the machine.
  *
- * Files: main.c (order of things), failure.c (texts), mounts.c (kernel file systems), root.c (the program's root),
- * modules.c (stock kernels), config.c (parsing CONFIG), wire.c (frames), session.c (the poll loop),
- * child.c (starting the program), users.c (passwd and group), machine.c (marker, console, end).
+ * Files: main.c (order of things), failure.c (texts), mounts.c (kernel file systems), root.c (the
+ * program's root), modules.c (stock kernels), config.c (parsing CONFIG), wire.c (frames), session.c
+ * (the poll loop), child.c (starting the program), users.c (passwd and group), machine.c (marker,
+ * console, end).
  */
 #ifndef SMOL_GUEST_INIT_H
 #define SMOL_GUEST_INIT_H
@@ -23,19 +24,22 @@
 extern "C" {
 #endif
 
-/* --- Failures: a text that is complete by itself, filled where the failure is known. ------------- */
+/* --- Failures: a text that is complete by itself, filled where the failure is known. -------------
+ */
 struct failure {
   char text[512];
 };
 /* Fills `failure` (keeps an earlier text) and returns false. %s and %d as in printf. */
 bool fail(struct failure* failure, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
-/* --- machine.c ---------------------------------------------------------------------------------- */
+/* --- machine.c ----------------------------------------------------------------------------------
+ */
 void write_boot_marker(void);
 /* Opens /dev/console on descriptors 0 to 2 where the kernel could not. */
 void open_console(void);
 void say(const char* text); /* one line on the console: "smol-init: text" */
-/* The value of WORD on the kernel's command line: "" for a bare word, NULL when absent. The first one counts. */
+/* The value of WORD on the kernel's command line: "" for a bare word, NULL when absent. The first
+ * one counts. */
 const char* kernel_argument(const char* word);
 /* The whole command line; "" when /proc is not there. */
 const char* kernel_command_line(void);
@@ -46,18 +50,22 @@ void kill_everything(void);
 /* Syncs and ends the machine: power off where the kernel can (ACPI), else reset. Never returns. */
 _Noreturn void end_machine(void);
 
-/* --- mounts.c ----------------------------------------------------------------------------------- */
+/* --- mounts.c -----------------------------------------------------------------------------------
+ */
 /* /proc, /sys, /dev and below; what is there already or cannot be made is left alone. */
 void mount_kernel_file_systems(void);
 /* /run, /tmp, /dev/shm: memory-backed, as `writable_root` needs. */
 void mount_temporary_file_systems(bool writable_root);
 void set_up_host(const char* hostname); /* the name, where given, and the loopback interface */
 
-/* --- modules.c ---------------------------------------------------------------------------------- */
-/* Loads each file that /etc/smol/modules names, with its parameters from the kernel command line. */
+/* --- modules.c ----------------------------------------------------------------------------------
+ */
+/* Loads each file that /etc/smol/modules names, with its parameters from the kernel command line.
+ */
 bool load_modules(struct failure* failure);
 
-/* --- config.c ----------------------------------------------------------------------------------- */
+/* --- config.c -----------------------------------------------------------------------------------
+ */
 struct run_config {
   struct smol_config_head head;
   const char* directory;
@@ -72,16 +80,19 @@ enum { SPARE_ENVIRONMENT = 4 };
 /* `payload` must outlive `config`, which points into it. Host-controlled: everything is checked. */
 bool parse_config(char* payload, size_t size, struct run_config* config, struct failure* failure);
 const char* environment_value(const struct run_config* config, const char* name);
-/* Adds NAME=value unless there. `entry` must outlive the config. At most SPARE_ENVIRONMENT times. */
+/* Adds NAME=value unless there. `entry` must outlive the config. At most SPARE_ENVIRONMENT times.
+ */
 void add_environment(struct run_config* config, char* entry);
 
-/* --- root.c ------------------------------------------------------------------------------------- */
+/* --- root.c -------------------------------------------------------------------------------------
+ */
 /* Makes the configured root `/`. */
 bool enter_root(const struct run_config* config, struct failure* failure);
 /* The file system's type by its magic number in the device's first 4 KiB; NULL when unknown. */
 const char* probe_file_system(const unsigned char* head, size_t size);
 
-/* --- users.c ------------------------------------------------------------------------------------ */
+/* --- users.c ------------------------------------------------------------------------------------
+ */
 enum { MAX_GROUPS = 64 };
 struct user {
   uid_t uid;
@@ -92,13 +103,15 @@ struct user {
 };
 bool find_user(const char* spelled, struct user* user, struct failure* failure);
 
-/* --- child.c ------------------------------------------------------------------------------------ */
+/* --- child.c ------------------------------------------------------------------------------------
+ */
 struct child {
   pid_t pid;
-  int input;  /* write end to the program; the terminal's own side with a tty; -1 closed */
-  int output; /* read end; the terminal's own side with a tty; -1 closed */
-  int errors; /* read end; -1 with a tty or closed */
-  int terminal; /* with a tty: the program's side, held open so that closing it there is no hang-up; else -1 */
+  int input;    /* write end to the program; the terminal's own side with a tty; -1 closed */
+  int output;   /* read end; the terminal's own side with a tty; -1 closed */
+  int errors;   /* read end; -1 with a tty or closed */
+  int terminal; /* with a tty: the program's side, held open so that closing it there is no hang-up;
+                   else -1 */
   bool tty;
 };
 /* Starts the program. A failed exec is not a failure here: the program ends with 127 or 126. */
@@ -106,7 +119,8 @@ bool start_child(const struct run_config* config, const struct user* user, struc
                  struct failure* failure);
 void set_window(int terminal, struct smol_winsize window);
 
-/* --- wire.c ------------------------------------------------------------------------------------- */
+/* --- wire.c -------------------------------------------------------------------------------------
+ */
 /* A blocking send of one whole frame. False when the host is gone. */
 bool send_frame(int host, uint16_t type, const void* payload, size_t size);
 bool send_exit(int host, uint32_t kind, int32_t value, const char* text);
@@ -117,7 +131,8 @@ bool check_header(const struct smol_frame_header* header, struct failure* failur
 /* Blocking read of exactly `size` bytes; false at the end of the stream or an error. */
 bool receive_exactly(int host, void* buffer, size_t size);
 
-/* --- session.c ---------------------------------------------------------------------------------- */
+/* --- session.c ----------------------------------------------------------------------------------
+ */
 /* Connects to the host. -1 with `*no_device` set when this kernel has no vsock at all. */
 int connect_host(bool* no_device);
 /* HELLO, CONFIG, the program, EXIT; then waits for the host to close. */

@@ -57,7 +57,8 @@ const char* kernel_argument(const char* word) {
   for (const char* at = kernel_command_line(); *at != '\0';) {
     size_t token = strcspn(at, " ");
     if (token == 2 && memcmp(at, "--", 2) == 0) break; /* what follows are init's arguments */
-    if (token >= length && memcmp(at, word, length) == 0 && (token == length || at[length] == '=')) {
+    if (token >= length && memcmp(at, word, length) == 0 &&
+        (token == length || at[length] == '=')) {
       size_t size = token == length ? 0 : token - length - 1;
       if (size >= sizeof value) size = sizeof value - 1;
       memcpy(value, at + length + 1, size);

@@ -35,7 +35,8 @@ int connect_host(bool* no_device) {
       *no_device = true;
       return -1;
     }
-    struct vsock_address address = {.family = kAfVsock, .port = SMOL_RUN_PORT, .cid = SMOL_HOST_CID};
+    struct vsock_address address = {
+        .family = kAfVsock, .port = SMOL_RUN_PORT, .cid = SMOL_HOST_CID};
     if (connect(fd, (struct sockaddr*)&address, sizeof address) == 0) return fd;
     int error = errno;
     close(fd);
@@ -48,7 +49,8 @@ int connect_host(bool* no_device) {
   return -1;
 }
 
-/* Without a host: a program on the console, for people who boot the kernel by hand and for tests of it. */
+/* Without a host: a program on the console, for people who boot the kernel by hand and for tests of
+ * it. */
 static void run_on_console(const char* path, char** arguments) {
   mount_temporary_file_systems(false);
   set_up_host("");

@@ -1,9 +1,9 @@
 /* Modules of kernels that we did not build.
  *
- * Our own kernels have every driver inside. A distribution's kernel has virtio, vsock and file systems
- * as modules, so an initramfs for it carries the files and a list of them, dependencies first. A
- * module's parameters stand on the kernel's command line (`virtio_mmio.device=...`), where modprobe
- * would find them; finit_module takes them as a string, so they are collected here.
+ * Our own kernels have every driver inside. A distribution's kernel has virtio, vsock and file
+ * systems as modules, so an initramfs for it carries the files and a list of them, dependencies
+ * first. A module's parameters stand on the kernel's command line (`virtio_mmio.device=...`), where
+ * modprobe would find them; finit_module takes them as a string, so they are collected here.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,8 +1,8 @@
 /* The program's root file system: from the initramfs onto a block device.
  *
- * The device is mounted under a folder of the initramfs, for an overlay together with a tmpfs that takes
- * the writes; then the mounts of /dev, /proc and /sys move over, the new root moves onto `/`, and the
- * initramfs's files are removed, since they hold memory that nobody can reach any more.
+ * The device is mounted under a folder of the initramfs, for an overlay together with a tmpfs that
+ * takes the writes; then the mounts of /dev, /proc and /sys move over, the new root moves onto `/`,
+ * and the initramfs's files are removed, since they hold memory that nobody can reach any more.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -65,7 +65,8 @@ static bool mount_device(const struct run_config* config, const char* where, boo
       mount(config->root_device, where, type, flags, "noload") == 0) {
     return true;
   }
-  return fail(failure, "root device %s: mounting %s: %s", config->root_device, type, strerror(error));
+  return fail(failure, "root device %s: mounting %s: %s", config->root_device, type,
+              strerror(error));
 }
 
 static bool make_overlay(const struct run_config* config, struct failure* failure) {
@@ -93,7 +94,8 @@ static void remove_below(int folder, dev_t device, int depth) {
     const char* name = entry->d_name;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
     struct stat status;
-    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_dev != device) continue;
+    if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || status.st_dev != device)
+      continue;
     if (S_ISDIR(status.st_mode)) {
       int below = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
       if (below >= 0) remove_below(below, device, depth + 1);
@@ -108,8 +110,8 @@ static void remove_below(int folder, dev_t device, int depth) {
 static void free_old_root(int old_root) {
   struct statfs kind;
   struct stat status;
-  bool in_memory = fstatfs(old_root, &kind) == 0 &&
-                   ((unsigned long)kind.f_type == kRamfsMagic || (unsigned long)kind.f_type == kTmpfsMagic);
+  bool in_memory = fstatfs(old_root, &kind) == 0 && ((unsigned long)kind.f_type == kRamfsMagic ||
+                                                     (unsigned long)kind.f_type == kTmpfsMagic);
   if (in_memory && fstat(old_root, &status) == 0) {
     remove_below(old_root, status.st_dev, 0);
   } else {
@@ -144,8 +146,9 @@ bool enter_root(const struct run_config* config, struct failure* failure) {
     return fail(failure, "a tmpfs for the root: %s", strerror(errno));
   }
   mkdir(NEW_ROOT, 0755);
-  bool mounted = config->head.root == SMOL_ROOT_OVERLAY
-                     ? make_overlay(config, failure)
-                     : mount_device(config, NEW_ROOT, config->head.root == SMOL_ROOT_WRITABLE, failure);
+  bool mounted =
+      config->head.root == SMOL_ROOT_OVERLAY
+          ? make_overlay(config, failure)
+          : mount_device(config, NEW_ROOT, config->head.root == SMOL_ROOT_WRITABLE, failure);
   return mounted && switch_root(failure);
 }

@@ -21,7 +21,8 @@
 #include "guest/init/init.h"
 
 enum {
-  kStragglerMs = 2000, /* how long killed processes may take to go, or a program after our SIGTERM */
+  kStragglerMs =
+      2000, /* how long killed processes may take to go, or a program after our SIGTERM */
   kFrameRoom = SMOL_FRAME_HEADER_SIZE + SMOL_MAX_DATA,
 };
 
@@ -71,7 +72,8 @@ static unsigned long long count_oom_kills(void) {
   return count;
 }
 
-/* --- From the host ------------------------------------------------------------------------------ */
+/* --- From the host ------------------------------------------------------------------------------
+ */
 
 static void close_input(struct session* session) {
   if (session->child.input >= 0 && !session->child.tty) close(session->child.input);
@@ -112,7 +114,8 @@ static void feed_stdin(struct session* session) {
 static bool take_stdin(struct session* session, const unsigned char* data, size_t size) {
   if (session->stdin_eof) return fail(&session->failure, "protocol: STDIN after STDIN_EOF");
   if (size > sizeof session->stdin_ring - session->stdin_open) {
-    return fail(&session->failure, "protocol: STDIN beyond its window of %d bytes", SMOL_STDIN_WINDOW);
+    return fail(&session->failure, "protocol: STDIN beyond its window of %d bytes",
+                SMOL_STDIN_WINDOW);
   }
   session->stdin_open += (uint32_t)size;
   for (size_t done = 0; done < size;) {
@@ -144,16 +147,21 @@ static bool take_window(struct session* session, const unsigned char* data, size
   return true;
 }
 
-static bool take_frame(struct session* session, uint16_t type, const unsigned char* data, size_t size) {
+static bool take_frame(struct session* session, uint16_t type, const unsigned char* data,
+                       size_t size) {
   switch (type) {
-    case SMOL_FRAME_STDIN: return take_stdin(session, data, size);
+    case SMOL_FRAME_STDIN:
+      return take_stdin(session, data, size);
     case SMOL_FRAME_STDIN_EOF:
       session->stdin_eof = true;
       feed_stdin(session);
       return true;
-    case SMOL_FRAME_WINSIZE: return take_window(session, data, size);
-    case SMOL_FRAME_SIGNAL: return take_signal(session, data, size);
-    default: return fail(&session->failure, "protocol: frame type %u while the program runs", type);
+    case SMOL_FRAME_WINSIZE:
+      return take_window(session, data, size);
+    case SMOL_FRAME_SIGNAL:
+      return take_signal(session, data, size);
+    default:
+      return fail(&session->failure, "protocol: frame type %u while the program runs", type);
   }
 }
 
@@ -167,7 +175,8 @@ static bool receive_frames(struct session* session) {
       wanted += header.length;
     }
     if (session->in_used < wanted) {
-      ssize_t size = recv(session->host, session->in + session->in_used, wanted - session->in_used, MSG_DONTWAIT);
+      ssize_t size = recv(session->host, session->in + session->in_used, wanted - session->in_used,
+                          MSG_DONTWAIT);
       if (size < 0 && errno == EINTR) continue;
       if (size < 0 && errno == EAGAIN) return true;
       if (size <= 0) {
@@ -180,7 +189,8 @@ static bool receive_frames(struct session* session) {
       } else {
         memcpy(&header, session->in, sizeof header);
         if (!check_header(&header, &session->failure)) return false;
-        if (header.type == SMOL_FRAME_CONFIG) return fail(&session->failure, "protocol: a second CONFIG");
+        if (header.type == SMOL_FRAME_CONFIG)
+          return fail(&session->failure, "protocol: a second CONFIG");
         if (header.length > 0) continue;
       }
     }
@@ -191,7 +201,8 @@ static bool receive_frames(struct session* session) {
   return true;
 }
 
-/* --- To the host -------------------------------------------------------------------------------- */
+/* --- To the host --------------------------------------------------------------------------------
+ */
 
 static void queue_frame(struct session* session, uint16_t type, size_t size) {
   struct smol_frame_header header = {.length = (uint32_t)size, .type = type};
@@ -219,8 +230,8 @@ static void read_output(struct session* session, int* fd, uint16_t type) {
 
 static void send_pending(struct session* session) {
   while (session->out_used > 0) {
-    ssize_t size = send(session->host, session->out + session->out_sent, session->out_used - session->out_sent,
-                        MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t size = send(session->host, session->out + session->out_sent,
+                        session->out_used - session->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (size < 0 && errno == EINTR) continue;
     if (size < 0 && errno == EAGAIN) return;
     if (size <= 0) {
@@ -237,7 +248,8 @@ static void send_output(struct session* session) {
     send_pending(session);
     if (session->out_used > 0 || session->host_gone) return;
     if (session->stdin_taken > 0) {
-      memcpy(session->out + SMOL_FRAME_HEADER_SIZE, &session->stdin_taken, sizeof session->stdin_taken);
+      memcpy(session->out + SMOL_FRAME_HEADER_SIZE, &session->stdin_taken,
+             sizeof session->stdin_taken);
       session->stdin_open -= session->stdin_taken;
       session->stdin_taken = 0;
       queue_frame(session, SMOL_FRAME_STDIN_TAKEN, sizeof session->stdin_taken);
@@ -249,7 +261,8 @@ static void send_output(struct session* session) {
   }
 }
 
-/* --- Signals and ends --------------------------------------------------------------------------- */
+/* --- Signals and ends ---------------------------------------------------------------------------
+ */
 
 static void reap(struct session* session) {
   int status = 0;
@@ -290,16 +303,20 @@ static void poll_once(struct session* session) {
   struct pollfd fds[] = {
       {.fd = session->signals, .events = POLLIN},
       {.fd = session->host, .events = (short)(POLLIN | (room ? 0 : POLLOUT))},
-      {.fd = room || terminal_out ? session->child.output : -1, .events = (short)((room ? POLLIN : 0) | terminal_out)},
+      {.fd = room || terminal_out ? session->child.output : -1,
+       .events = (short)((room ? POLLIN : 0) | terminal_out)},
       {.fd = room ? session->child.errors : -1, .events = POLLIN},
-      {.fd = session->stdin_used > 0 && !session->child.tty ? session->child.input : -1, .events = POLLOUT},
+      {.fd = session->stdin_used > 0 && !session->child.tty ? session->child.input : -1,
+       .events = POLLOUT},
   };
   poll(fds, sizeof fds / sizeof fds[0], poll_timeout(session));
 }
 
-/* Runs until the program has ended and all its output is sent. False on a protocol error or a lost host. */
+/* Runs until the program has ended and all its output is sent. False on a protocol error or a lost
+ * host. */
 static bool pump(struct session* session) {
-  while (!session->ended || session->child.output >= 0 || session->child.errors >= 0 || session->out_used > 0) {
+  while (!session->ended || session->child.output >= 0 || session->child.errors >= 0 ||
+         session->out_used > 0) {
     poll_once(session);
     take_signals(session);
     if (!receive_frames(session)) return false;
@@ -322,16 +339,19 @@ static int open_signals(void) {
   return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* --- The order of a run ------------------------------------------------------------------------- */
+/* --- The order of a run -------------------------------------------------------------------------
+ */
 
 static bool receive_config(int host, struct run_config* config, struct failure* failure) {
   struct smol_frame_header header;
   if (!receive_exactly(host, &header, sizeof header)) return fail(failure, "protocol: no CONFIG");
   if (!check_header(&header, failure)) return false;
-  if (header.type != SMOL_FRAME_CONFIG) return fail(failure, "protocol: frame type %u before CONFIG", header.type);
+  if (header.type != SMOL_FRAME_CONFIG)
+    return fail(failure, "protocol: frame type %u before CONFIG", header.type);
   char* payload = malloc(header.length + 1u);
   if (payload == NULL) return fail(failure, "no memory for a CONFIG of %u bytes", header.length);
-  if (!receive_exactly(host, payload, header.length)) return fail(failure, "protocol: CONFIG ends early");
+  if (!receive_exactly(host, payload, header.length))
+    return fail(failure, "protocol: CONFIG ends early");
   return parse_config(payload, header.length, config, failure);
 }
 
@@ -383,18 +403,21 @@ static void settle_file_systems(bool writable_root) {
 void run_session(int host) {
   struct session* session = &the_session;
   session->host = host;
-  session->child = (struct child){.pid = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1};
+  session->child =
+      (struct child){.pid = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1};
   session->signals = open_signals();
   struct timespec uptime;
   clock_gettime(CLOCK_BOOTTIME, &uptime);
-  struct smol_hello hello = {.version = SMOL_PROTOCOL_VERSION,
-                             .uptime_ns = (uint64_t)uptime.tv_sec * 1000000000u + (uint64_t)uptime.tv_nsec};
+  struct smol_hello hello = {
+      .version = SMOL_PROTOCOL_VERSION,
+      .uptime_ns = (uint64_t)uptime.tv_sec * 1000000000u + (uint64_t)uptime.tv_nsec};
   struct run_config config = {0};
   struct user user;
   bool writable = false;
   unsigned long long oom_before = count_oom_kills();
   bool good = send_frame(host, SMOL_FRAME_HELLO, &hello, sizeof hello) &&
-              receive_config(host, &config, &session->failure) && prepare(&config, &user, &session->failure) &&
+              receive_config(host, &config, &session->failure) &&
+              prepare(&config, &user, &session->failure) &&
               start_child(&config, &user, &session->child, &session->failure);
   writable = config.head.root == SMOL_ROOT_WRITABLE;
   if (good) {

@@ -1,7 +1,7 @@
 /* Who the program runs as, by the image's own /etc/passwd and /etc/group.
  *
- * The C library's lookups would ask a name service that does not exist here; these files are lines of
- * fields between colons, read with a bounded buffer and no allocation.
+ * The C library's lookups would ask a name service that does not exist here; these files are lines
+ * of fields between colons, read with a bounded buffer and no allocation.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -94,7 +94,8 @@ static void find_further_groups(const char* name, struct user* user) {
   char* fields[kMaxFields];
   while (user->group_count < MAX_GROUPS && next_entry(file, line, fields) > 0) {
     uint32_t gid = 0;
-    if (listed(fields[3], name) && parse_id(fields[2], &gid)) user->groups[user->group_count++] = gid;
+    if (listed(fields[3], name) && parse_id(fields[2], &gid))
+      user->groups[user->group_count++] = gid;
   }
   fclose(file);
 }

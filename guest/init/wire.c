@@ -53,21 +53,28 @@ bool send_exit(int host, uint32_t kind, int32_t value, const char* text) {
 
 size_t host_frame_bound(uint16_t type) {
   switch (type) {
-    case SMOL_FRAME_CONFIG: return SMOL_MAX_CONFIG;
-    case SMOL_FRAME_STDIN: return SMOL_MAX_DATA;
+    case SMOL_FRAME_CONFIG:
+      return SMOL_MAX_CONFIG;
+    case SMOL_FRAME_STDIN:
+      return SMOL_MAX_DATA;
     case SMOL_FRAME_STDIN_EOF:
     case SMOL_FRAME_WINSIZE:
-    case SMOL_FRAME_SIGNAL: return SMOL_MAX_OTHER;
-    default: return 0;
+    case SMOL_FRAME_SIGNAL:
+      return SMOL_MAX_OTHER;
+    default:
+      return 0;
   }
 }
 
 bool check_header(const struct smol_frame_header* header, struct failure* failure) {
   size_t bound = host_frame_bound(header->type);
-  if (bound == 0) return fail(failure, "protocol: frame type %u is not the host's to send", header->type);
-  if (header->flags != 0) return fail(failure, "protocol: frame type %u has flags %#x", header->type, header->flags);
+  if (bound == 0)
+    return fail(failure, "protocol: frame type %u is not the host's to send", header->type);
+  if (header->flags != 0)
+    return fail(failure, "protocol: frame type %u has flags %#x", header->type, header->flags);
   if (header->length > bound) {
-    return fail(failure, "protocol: frame type %u of %u bytes; at most %zu", header->type, header->length, bound);
+    return fail(failure, "protocol: frame type %u of %u bytes; at most %zu", header->type,
+                header->length, bound);
   }
   return true;
 }

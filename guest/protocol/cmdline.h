@@ -1,6 +1,7 @@
 /* Kernel command lines that the CLI gives its guests, and the words that smol-init reads.
  *
- * The monitor appends what describes the machine (virtio_mmio.device=..., the memory map goes another way).
+ * The monitor appends what describes the machine (virtio_mmio.device=..., the memory map goes
+ * another way).
  *
  *   console=ttyS0    kernel messages and panics to the 16550; the monitor keeps the last of them
  *   quiet            a message on a serial line is one exit a byte; errors and panics still print

@@ -1,4 +1,5 @@
-/* The run protocol: what smol-init in a guest and the host's `smolvm machine run` say to each other.
+/* The run protocol: what smol-init in a guest and the host's `smolvm machine run` say to each
+ * other.
  *
  * One vsock stream a run. The guest connects out to the host (CID 2) at SMOL_RUN_PORT, which the
  * monitor turns into a connection to the Unix socket `SOCKET_1024` where the CLI listens. Outward
@@ -32,31 +33,31 @@ struct smol_frame_header {
 
 enum {
   SMOL_FRAME_HEADER_SIZE = 8,
-  SMOL_MAX_CONFIG = 1u << 20,      /* payload of CONFIG, bytes */
-  SMOL_MAX_DATA = 1u << 16,        /* payload of STDIN, STDOUT, STDERR, bytes */
-  SMOL_MAX_OTHER = 4096,           /* payload of any other frame, bytes */
-  SMOL_STDIN_WINDOW = 1u << 18,    /* bytes of STDIN sent and not yet STDIN_TAKEN */
-  SMOL_MAX_STRINGS = 16384,        /* arguments plus environment entries */
+  SMOL_MAX_CONFIG = 1u << 20,   /* payload of CONFIG, bytes */
+  SMOL_MAX_DATA = 1u << 16,     /* payload of STDIN, STDOUT, STDERR, bytes */
+  SMOL_MAX_OTHER = 4096,        /* payload of any other frame, bytes */
+  SMOL_STDIN_WINDOW = 1u << 18, /* bytes of STDIN sent and not yet STDIN_TAKEN */
+  SMOL_MAX_STRINGS = 16384,     /* arguments plus environment entries */
 };
 
 enum smol_frame_type {
-  SMOL_FRAME_HELLO = 1,        /* guest: struct smol_hello */
-  SMOL_FRAME_CONFIG = 2,       /* host, once, after HELLO: struct smol_config_head, then strings */
-  SMOL_FRAME_STDIN = 3,        /* host: 1..SMOL_MAX_DATA bytes, within the window */
-  SMOL_FRAME_STDIN_EOF = 4,    /* host: empty; no STDIN after it */
-  SMOL_FRAME_STDIN_TAKEN = 5,  /* guest: uint32_t, bytes by which the window opens again */
-  SMOL_FRAME_STDOUT = 6,       /* guest: 1..SMOL_MAX_DATA bytes (the terminal's output, with a tty) */
-  SMOL_FRAME_STDERR = 7,       /* guest: 1..SMOL_MAX_DATA bytes; never with a tty */
-  SMOL_FRAME_WINSIZE = 8,      /* host: struct smol_winsize; ignored without a tty */
-  SMOL_FRAME_SIGNAL = 9,       /* host: uint32_t, Linux signal number 1..64, for the program */
-  SMOL_FRAME_STARTED = 10,     /* guest: uint32_t, the program's process id; after a good exec */
-  SMOL_FRAME_EXIT = 11,        /* guest, last: struct smol_exit, then text */
+  SMOL_FRAME_HELLO = 1,       /* guest: struct smol_hello */
+  SMOL_FRAME_CONFIG = 2,      /* host, once, after HELLO: struct smol_config_head, then strings */
+  SMOL_FRAME_STDIN = 3,       /* host: 1..SMOL_MAX_DATA bytes, within the window */
+  SMOL_FRAME_STDIN_EOF = 4,   /* host: empty; no STDIN after it */
+  SMOL_FRAME_STDIN_TAKEN = 5, /* guest: uint32_t, bytes by which the window opens again */
+  SMOL_FRAME_STDOUT = 6,   /* guest: 1..SMOL_MAX_DATA bytes (the terminal's output, with a tty) */
+  SMOL_FRAME_STDERR = 7,   /* guest: 1..SMOL_MAX_DATA bytes; never with a tty */
+  SMOL_FRAME_WINSIZE = 8,  /* host: struct smol_winsize; ignored without a tty */
+  SMOL_FRAME_SIGNAL = 9,   /* host: uint32_t, Linux signal number 1..64, for the program */
+  SMOL_FRAME_STARTED = 10, /* guest: uint32_t, the program's process id; after a good exec */
+  SMOL_FRAME_EXIT = 11,    /* guest, last: struct smol_exit, then text */
 };
 
 struct smol_hello {
-  uint32_t version;    /* SMOL_PROTOCOL_VERSION */
-  uint32_t reserved;   /* 0 */
-  uint64_t uptime_ns;  /* the guest's CLOCK_BOOTTIME */
+  uint32_t version;   /* SMOL_PROTOCOL_VERSION */
+  uint32_t reserved;  /* 0 */
+  uint64_t uptime_ns; /* the guest's CLOCK_BOOTTIME */
 };
 
 struct smol_winsize {
@@ -97,9 +98,9 @@ struct smol_config_head {
 enum { SMOL_CONFIG_LEADING_STRINGS = 5 };
 
 enum smol_exit_kind {
-  SMOL_EXIT_STATUS = 0,       /* value: 0..255 */
-  SMOL_EXIT_SIGNAL = 1,       /* value: the signal that ended the program */
-  SMOL_EXIT_INIT_FAILURE = 2, /* the program never ran; text says what failed and why */
+  SMOL_EXIT_STATUS = 0,        /* value: 0..255 */
+  SMOL_EXIT_SIGNAL = 1,        /* value: the signal that ended the program */
+  SMOL_EXIT_INIT_FAILURE = 2,  /* the program never ran; text says what failed and why */
   SMOL_EXIT_OUT_OF_MEMORY = 3, /* the kernel's out-of-memory killer ended the program; value 9 */
 };
 
