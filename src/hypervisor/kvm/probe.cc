@@ -20,7 +20,7 @@ constexpr u64 kEmulationRatio = 16;
 // A ratio outside these bounds ends the measuring early: no busy host explains it.
 constexpr u64 kSurelyEmulating = 128, kSurelyNative = 2;
 // Rounds grow in length by two, from a millisecond.
-constexpr u32 kRounds = 4;
+constexpr u32 kRounds = 6;
 
 // The name of a group out of /etc/group; the number when there is none. By hand, because the C
 // library's look-up does not work in a static program.
@@ -79,19 +79,24 @@ KvmStatus closed(const std::string& path, const Error& error) {
 
 struct Speeds {
   u64 ring0 = 0, ring3 = 0;
+  bool measured() const { return ring0 != 0 && ring3 != 0; }
   bool ring0_slower_by(u64 factor) const { return ring0 * factor < ring3; }
 };
 
 // The best of some rounds, since a busy host can only make a round look slower.
 Result<Speeds> measure(ProbeGuest& guest) {
+  TRY(guest.warm_up());
   Speeds best;
   for (u32 round = 0; round < kRounds; round++) {
     TRY_ASSIGN(const u64 ring3, guest.loop_speed(Ring::kUser, 1u << round));
     TRY_ASSIGN(const u64 ring0, guest.loop_speed(Ring::kKernel, 1u << round));
     best.ring0 = std::max(best.ring0, ring0);
     best.ring3 = std::max(best.ring3, ring3);
-    if (!best.ring0_slower_by(kSurelyNative) || best.ring0_slower_by(kSurelyEmulating)) break;
+    if (best.measured() &&
+        (!best.ring0_slower_by(kSurelyNative) || best.ring0_slower_by(kSurelyEmulating)))
+      return best;
   }
+  if (!best.measured()) return fail("a guest did not get to run in {} ms", 1u << (kRounds - 1));
   return best;
 }
 

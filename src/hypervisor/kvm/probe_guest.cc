@@ -207,20 +207,37 @@ Result<Exit> ProbeGuest::run_bounded(u32 milliseconds) {
   }
 }
 
-Result<u64> ProbeGuest::loop_speed(Ring ring, u32 milliseconds) {
+Result<> ProbeGuest::start_loop(Ring ring, u64 turns) {
   CpuState state = start_state(kLoopAt, ring);
-  const u64 all = kLoopTurns * milliseconds;
-  state.general.gpr[kRcx] = all;
-  TRY(vcpu_->set_state(state));
-  const auto begin = std::chrono::steady_clock::now();
+  state.general.gpr[kRcx] = turns;
+  return vcpu_->set_state(state);
+}
+
+Result<Exit> ProbeGuest::run_loop(Ring ring, u32 milliseconds) {
   TRY_ASSIGN(const Exit exit, run_bounded(milliseconds));
+  if (!std::holds_alternative<ExitInterrupted>(exit) && !std::holds_alternative<ExitPortIo>(exit))
+    return fail("a counted loop in ring {} ended with {}", static_cast<int>(ring), describe(exit));
+  return exit;
+}
+
+Result<> ProbeGuest::warm_up() {
+  for (const Ring ring : {Ring::kUser, Ring::kKernel}) {
+    TRY(start_loop(ring, 1));
+    TRY(run_loop(ring, 50));
+  }
+  return {};
+}
+
+Result<u64> ProbeGuest::loop_speed(Ring ring, u32 milliseconds) {
+  const u64 all = kLoopTurns * milliseconds;
+  TRY(start_loop(ring, all));
+  const auto begin = std::chrono::steady_clock::now();
+  TRY_ASSIGN(const Exit exit, run_loop(ring, milliseconds));
   const auto end = std::chrono::steady_clock::now();
   u64 turns = all;
   if (std::holds_alternative<ExitInterrupted>(exit)) {
     TRY_ASSIGN(const CpuState now, vcpu_->get_state());
     turns -= std::min(now.general.gpr[kRcx], turns);
-  } else if (!std::holds_alternative<ExitPortIo>(exit)) {
-    return fail("a counted loop in ring {} ended with {}", static_cast<int>(ring), describe(exit));
   }
   const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(end - begin).count();
   return turns * kLoopInstructions * 1'000'000'000 / static_cast<u64>(std::max<i64>(elapsed, 1));

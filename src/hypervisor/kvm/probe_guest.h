@@ -17,6 +17,9 @@ class ProbeGuest {
  public:
   static Result<std::unique_ptr<ProbeGuest>> create(Hypervisor& hypervisor);
 
+  // Runs the loop once in each ring, so that page faults and a first entry's costs are not
+  // measured.
+  Result<> warm_up();
   // Instructions a second of the counted loop, run for at most the time given. An error when the
   // guest ends in any other way than at the loop\'s end or by the watchdog.
   Result<u64> loop_speed(Ring ring, u32 milliseconds);
@@ -28,6 +31,8 @@ class ProbeGuest {
   void write_tables();
   // A long-mode state at `rip`.
   CpuState start_state(u64 rip, Ring ring) const;
+  Result<> start_loop(Ring ring, u64 turns);
+  Result<Exit> run_loop(Ring ring, u32 milliseconds);
   // Runs until an exit, kicked after `milliseconds`.
   Result<Exit> run_bounded(u32 milliseconds);
 
