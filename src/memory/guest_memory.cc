@@ -23,6 +23,7 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, Backing backi
   if (size > (u64{1} << 46)) return fail("guest memory of {} bytes is more than 64 TiB", size);
   auto memory = std::unique_ptr<GuestMemory>(new GuestMemory());
   memory->size_ = size;
+  memory->backing_ = backing;
   TRY_ASSIGN(memory->file_, base::create_memfd("guest-memory", size));
   const int sharing = backing == Backing::kShared ? MAP_SHARED : MAP_PRIVATE;
   TRY_ASSIGN(memory->mapping_, base::Mapping::map(size, PROT_READ | PROT_WRITE, sharing | MAP_NORESERVE,

@@ -46,6 +46,8 @@ class GuestMemory {
 
   u64 size() const { return size_; }
   int fd() const { return file_.get(); }
+  // kShared: what is written to fd() appears in the mapping at once (loaders use that to fill pages without faults).
+  Backing backing() const { return backing_; }
   std::span<const Region> regions() const { return regions_; }
   // One past the highest RAM address.
   GuestPhysical end() const { return regions_.back().start + regions_.back().size; }
@@ -95,6 +97,7 @@ class GuestMemory {
   u64 page_index(GuestPhysical address) const;
 
   u64 size_ = 0;
+  Backing backing_ = Backing::kShared;
   base::UniqueFd file_;
   base::Mapping mapping_;
   std::vector<Region> regions_;

@@ -74,9 +74,9 @@ Result<LoadedInitrd> load_initrd(LoadMap& map, const ImageSource* initrd, u64 li
   const std::string what = fmt::format("the initrd {}", initrd->name());
   if (size == 0) return fail("{} is empty", what);
   TRY_ASSIGN(const GuestPhysical start, map.claim_highest(what, size, limit));
-  TRY_ASSIGN(const ByteSpan bytes, map.memory().slice(start, size));
-  if (auto read = initrd->read(0, bytes); !read) return wrap(read.error(), "reading {}", what);
-  map.memory().note_written(start, size);
+  if (auto read = initrd->load(0, map.memory(), start, size); !read) {
+    return wrap(read.error(), "reading {}", what);
+  }
   return LoadedInitrd{start, size};
 }
 

@@ -97,9 +97,8 @@ Result<u64> load_protected_code(LoadMap& map, const ImageSource& image, const Se
   const u64 length = image.size() - setup.code_start;
   const u64 start = setup.get<u64>(kPreferredAddress);
   const u64 needed = std::max<u64>(setup.get<u32>(kInitSize), length);
-  TRY_ASSIGN(const ByteSpan bytes, map.claim(image.name(), GuestPhysical(start), needed));
-  TRY(image.read(setup.code_start, bytes.first(length)));
-  map.memory().note_written(GuestPhysical(start), length);
+  TRY(map.claim(image.name(), GuestPhysical(start), needed));
+  TRY(image.load(setup.code_start, map.memory(), GuestPhysical(start), length));
   return start + kEntry64;
 }
 

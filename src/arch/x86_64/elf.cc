@@ -153,10 +153,10 @@ Result<> load_elf_segments(const ImageSource& image, const ElfImage& elf, LoadMa
   for (const ElfSegment& segment : elf.segments) {
     if (segment.type != kElfLoad || segment.memory_size == 0) continue;
     const GuestPhysical start(segment.physical_address);
-    TRY_ASSIGN(const ByteSpan bytes, map.claim(fmt::format("{} segment {}", image.name(), number++),
-                                               start, segment.memory_size));
-    TRY(image.read(segment.offset, bytes.first(segment.file_size)));
-    map.memory().note_written(start, segment.memory_size);
+    TRY(map.claim(fmt::format("{} segment {}", image.name(), number++), start,
+                  segment.memory_size));
+    if (segment.file_size != 0)
+      TRY(image.load(segment.offset, map.memory(), start, segment.file_size));
   }
   return {};
 }

@@ -39,8 +39,7 @@ Result<ElfImage> parse_elf(const ImageSource& image);
 Result<std::optional<u32>> find_pvh_entry(const ImageSource& image, const ElfImage& elf);
 
 // Claims every PT_LOAD at its physical address and reads its file part straight into guest memory;
-// the rest is zero, as fresh guest memory is (and is cleared when it is not fresh). Fails when
-// there is none, or none holds anything.
+// the rest is zero, as fresh guest memory is. Fails when there is none, or none holds anything.
 Result<> load_elf_segments(const ImageSource& image, const ElfImage& elf, LoadMap& map);
 
 }  // namespace smol::arch::x86_64

@@ -106,10 +106,9 @@ Result<u32> load_by_addresses(LoadMap& map, const ImageSource& image, const Head
     }
     total = header.bss_end - header.load_address;
   }
-  TRY_ASSIGN(const ByteSpan bytes,
-             map.claim(image.name(), GuestPhysical(header.load_address), total));
-  TRY(image.read(offset, bytes.first(length)));
-  map.memory().note_written(GuestPhysical(header.load_address), total);
+  const GuestPhysical start(header.load_address);
+  TRY(map.claim(image.name(), start, total));
+  if (length != 0) TRY(image.load(offset, map.memory(), start, length));
   return header.entry;
 }
 
@@ -151,9 +150,7 @@ Result<u32> put_modules(LoadMap& map, const std::vector<BootModule>& modules) {
     if (size == 0) return fail("{} is empty", what);
     TRY_ASSIGN(const GuestPhysical start,
                map.claim_lowest(what, size, kHighRam, GuestPhysical(memory::kHoleStart)));
-    TRY_ASSIGN(const ByteSpan bytes, map.memory().slice(start, size));
-    TRY(module.image->read(0, bytes));
-    map.memory().note_written(start, size);
+    TRY(module.image->load(0, map.memory(), start, size));
     TRY_ASSIGN(const u32 line, put_string(map, "a module's command line", module.command_line));
     list.push_back({static_cast<u32>(start.value), static_cast<u32>(start.value + size), line, 0});
   }
