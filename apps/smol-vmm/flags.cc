@@ -1,0 +1,117 @@
+// CLI11 reads the flags' shape; what their values mean is vmm/options.h's. Flags of Cloud Hypervisor that this monitor does not have
+// yet are known by name, so that their use is refused with a sentence and not with "unknown flag".
+#include "flags.h"
+
+#include <time.h>
+
+#include <CLI/CLI.hpp>
+
+#include "base/log.h"
+#include "vmm/options.h"
+
+namespace smol_vmm {
+namespace {
+
+using namespace smol;
+
+constexpr const char* kNotYet[] = {"--api-socket", "--firmware",  "--net",          "--balloon",       "--fs",
+                                   "--device",     "--restore",   "--seccomp",      "--landlock",      "--event-monitor",
+                                   "--pmem",       "--platform",  "--watchdog",     "--tpm",           "--numa",
+                                   "--generic-vhost-user"};
+
+struct Texts {
+  std::string accel = "auto", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file;
+  std::vector<std::string> disks;
+  int verbosity = 0;
+  bool version = false;
+};
+
+u64 now_ns() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
+}
+
+void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
+  app.add_option("--kernel", config.kernel, "kernel: ELF with a PVH note, Linux bzImage, or Multiboot 1")->type_name("FILE");
+  app.add_option("--initramfs", config.initramfs, "initial root file system")->type_name("FILE");
+  app.add_option("--cmdline", config.cmdline, "kernel command line")->type_name("TEXT");
+  app.add_option("--cpus", texts.cpus, "boot=N,max=N,model=host|x86-64-v1|x86-64-v2|x86-64-v3")->type_name("OPTIONS");
+  app.add_option("--memory", texts.memory, "size=N[K|M|G],shared=on|off")->type_name("OPTIONS");
+  app.add_option("--disk", texts.disks, "path=FILE,readonly=on|off,image_type=raw,serial=TEXT; may be repeated")
+      ->type_name("OPTIONS")->allow_extra_args(false);
+  app.add_option("--rng", texts.rng, "off, or src=FILE (default: the host's random number generator)")->type_name("OPTIONS");
+  app.add_option("--vsock", texts.vsock, "cid=N,socket=PATH (@NAME: abstract)")->type_name("OPTIONS");
+  app.add_option("--serial", texts.serial, "16550 at COM1: off, null, tty, file=PATH (default tty)")->type_name("MODE");
+  app.add_option("--console", texts.console, "virtio console: off, null, tty, file=PATH (default off)")->type_name("MODE");
+  app.add_option("--accel", texts.accel, "auto, kvm or soft (default auto)")->type_name("NAME");
+  app.add_flag("--debug-exit", config.debug_exit, "port 0xf4 ends the machine with status (code << 1) | 1");
+  app.add_flag("--deterministic", config.deterministic, "software CPU: time from the instruction count, every run alike");
+  app.add_option("--stats", config.stats_file, "write counters as JSON when the machine ends")->type_name("FILE");
+  app.add_option("--started-at", config.started_at, "CLOCK_MONOTONIC ns from which boot time counts (default: now)")
+      ->type_name("NS");
+  app.add_option("--log-file", texts.log_file, "append log lines there instead of standard error")->type_name("FILE");
+  app.add_flag("-v", texts.verbosity, "more log lines; twice: still more");
+  app.add_flag("--version,-V", texts.version, "print the version");
+}
+
+Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
+  if (!texts.log_file.empty()) TRY(base::set_log_file(texts.log_file));
+  base::set_log_level(texts.verbosity == 0   ? base::LogLevel::kWarn
+                      : texts.verbosity == 1 ? base::LogLevel::kInfo
+                                             : base::LogLevel::kDebug);
+  TRY_ASSIGN(config.accel, vmm::parse_accel(texts.accel));
+  TRY(vmm::parse_cpus(texts.cpus, config));
+  TRY(vmm::parse_memory(texts.memory, config));
+  if (!texts.rng.empty()) TRY(vmm::parse_rng(texts.rng, config));
+  TRY_ASSIGN(config.serial, vmm::parse_console("--serial", texts.serial));
+  TRY_ASSIGN(config.console, vmm::parse_console("--console", texts.console));
+  for (const std::string& text : texts.disks) {
+    TRY_ASSIGN(auto disk, vmm::parse_disk(text));
+    config.disks.push_back(std::move(disk));
+  }
+  if (!texts.vsock.empty()) {
+    TRY_ASSIGN(config.vsock, vmm::parse_vsock(texts.vsock));
+  }
+  if (config.started_at == 0) config.started_at = now_ns();
+  return {};
+}
+
+int usage_error(std::string_view text) {
+  fmt::print(stderr, "Error: {}\nTry 'smol-vmm --help'.\n", text);
+  return 2;
+}
+
+}  // namespace
+
+ParsedFlags parse_flags(int argc, char** argv) {
+  ParsedFlags parsed;
+  for (int i = 1; i < argc; ++i)
+    for (const char* const flag : kNotYet)
+      if (const std::string_view word(argv[i]); word == flag || word.starts_with(std::string(flag) + "=")) {
+        parsed.exit_status = usage_error(fmt::format("{} is not supported yet", flag));
+        return parsed;
+      }
+  CLI::App app{"smol-vmm runs one virtual machine.", "smol-vmm"};
+  Texts texts;
+  declare(app, texts, parsed.config);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", app.help());
+    parsed.exit_status = 0;
+    return parsed;
+  } catch (const CLI::ParseError& error) {
+    parsed.exit_status = usage_error(error.what());
+    return parsed;
+  }
+  if (texts.version) {
+    fmt::print("smol-vmm {}\n", SMOL_VERSION);
+    parsed.exit_status = 0;
+  } else if (const auto understood = interpret(texts, parsed.config); !understood) {
+    parsed.exit_status = usage_error(understood.error().chain());
+  }
+  return parsed;
+}
+
+}  // namespace smol_vmm

@@ -1,0 +1,70 @@
+// What this host offers, and what machines will use.
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+#include "hypervisor/kvm/probe.h"
+#include "machines/monitor_process.h"
+
+namespace smolvm {
+namespace {
+
+using namespace smol;
+
+struct Findings {
+  hypervisor::kvm::KvmStatus kvm;
+  std::string accel, monitor, kernel, kernel_problem, host;
+  u64 memory_mib = 0;
+};
+
+Findings examine() {
+  Findings found;
+  found.kvm = hypervisor::kvm::probe();
+  found.accel = found.kvm.fitness == hypervisor::kvm::KvmFitness::kFit ? "kvm" : "soft";
+  if (const auto path = machines::find_monitor()) found.monitor = *path;
+  if (const auto path = find_kernel("micro")) {
+    found.kernel = *path;
+  } else {
+    found.kernel_problem = path.error().chain();
+  }
+  utsname name{};
+  ::uname(&name);
+  found.host = fmt::format("{} {} {}", name.sysname, name.release, name.machine);
+  struct sysinfo info{};
+  if (::sysinfo(&info) == 0) found.memory_mib = u64{info.totalram} * info.mem_unit / kMiB;
+  return found;
+}
+
+void print_json(const Findings& found) {
+  nlohmann::json out;
+  out["accel"] = found.accel;
+  out["kvm"] = {{"status", name_of(found.kvm.fitness)}, {"reason", found.kvm.reason},
+                {"ring0_instructions_per_second", found.kvm.ring0_speed},
+                {"ring3_instructions_per_second", found.kvm.ring3_speed},
+                {"probe_ns", found.kvm.probe_nanoseconds}};
+  out["kernel"] = found.kernel.empty() ? nlohmann::json(nullptr) : nlohmann::json(found.kernel);
+  out["monitor"] = found.monitor;
+  out["host"] = found.host;
+  out["memory_mib"] = found.memory_mib;
+  fmt::print("{}\n", out.dump(2));
+}
+
+}  // namespace
+
+Result<int> run_verb(const Doctor& request) {
+  const Findings found = examine();
+  if (request.json) {
+    print_json(found);
+  } else {
+    fmt::print("host:        {}, {} MiB of memory\n", found.host, found.memory_mib);
+    fmt::print("KVM:         {}: {}\n", name_of(found.kvm.fitness), found.kvm.reason);
+    fmt::print("machines on: {}\n", found.accel == "kvm" ? "KVM" : "the software CPU (works everywhere)");
+    fmt::print("monitor:     {}\n", found.monitor);
+    fmt::print("kernel:      {}\n", found.kernel.empty() ? found.kernel_problem : found.kernel);
+  }
+  return found.kernel.empty() ? 1 : 0;
+}
+
+}  // namespace smolvm

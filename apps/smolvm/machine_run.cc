@@ -1,0 +1,183 @@
+// `machine run`: options to a session.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+#include "guest/protocol/cmdline.h"
+#include "guest/protocol/protocol.h"
+#include "image/cpio.h"
+#include "machines/run_session.h"
+
+extern "C" const smol::u8 smol_default_image[];
+extern "C" const smol::u8 smol_default_image_end[];
+
+namespace smolvm {
+namespace {
+
+using namespace smol;
+
+constexpr u64 kMostMemoryMib = u64{1} << 24;
+
+// What is built up for one run; the descriptors live until it ends.
+struct Plan {
+  machines::RunOptions options;
+  base::UniqueFd initrd, stats;
+};
+
+std::string fd_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+
+Result<u64> parse_timeout(const std::string& text) {
+  u64 value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  u64 factor = 0;
+  if (unit == "ms") factor = 1'000'000;
+  if (unit == "s" || unit.empty()) factor = 1'000'000'000;
+  if (unit == "m") factor = u64{60} * 1'000'000'000;
+  if (unit == "h") factor = u64{3600} * 1'000'000'000;
+  if (error != std::errc() || factor == 0 || value == 0 || value > ~u64{0} / 2 / factor)
+    return fail("--timeout {}: a time is a whole number over 0 with ms, s, m or h behind it, as 30s", text);
+  return value * factor;
+}
+
+Result<std::vector<std::string>> environment_of(const std::vector<std::string>& entries) {
+  std::vector<std::string> out;
+  for (const std::string& entry : entries) {
+    const std::size_t equals = entry.find('=');
+    if (equals == 0 || entry.empty()) return fail("-e '{}': an entry is NAME=value or NAME", entry);
+    if (equals != std::string::npos) {
+      out.push_back(entry);
+    } else if (const char* const value = std::getenv(entry.c_str()); value != nullptr) {
+      out.push_back(entry + "=" + value);
+    }
+  }
+  return out;
+}
+
+Result<bool> is_directory(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return fail_errno("cannot use {} as a root file system", path);
+  return S_ISDIR(status.st_mode);
+}
+
+Result<> add_root(const MachineRun& request, Plan& plan) {
+  TRY_ASSIGN(auto archive, image::CpioWriter::create("initrd"));
+  TRY(archive.append_archive({smol_default_image, static_cast<std::size_t>(smol_default_image_end - smol_default_image)}));
+  if (!request.rootfs.empty()) {
+    TRY_ASSIGN(const bool directory, is_directory(request.rootfs));
+    if (directory) {
+      TRY(archive.append_directory(request.rootfs));
+    } else {
+      plan.options.monitor_arguments.insert(plan.options.monitor_arguments.end(),
+                                            {"--disk", fmt::format("path={},readonly=on", request.rootfs)});
+      plan.options.config.root_kind = SMOL_ROOT_OVERLAY;
+      plan.options.config.root_device = "/dev/vda";
+    }
+  }
+  if (!request.initrd.empty()) {
+    TRY_ASSIGN(const auto bytes, base::read_file(request.initrd));
+    if (bytes.empty()) return fail("the initial root file system {} is empty", request.initrd);
+    TRY(archive.append_archive(bytes));
+  }
+  TRY_ASSIGN(plan.initrd, std::move(archive).finish());
+  plan.options.inherited.push_back(plan.initrd.get());
+  plan.options.monitor_arguments.insert(plan.options.monitor_arguments.end(), {"--initramfs", fd_path(plan.initrd.get())});
+  return {};
+}
+
+Result<> add_kernel(const MachineRun& request, Plan& plan) {
+  std::string kernel = request.kernel;
+  std::string cmdline = SMOL_CMDLINE_STOCK;
+  if (kernel.empty() || kernel == "micro" || kernel == "full") {
+    cmdline = kernel == "full" ? SMOL_CMDLINE_FULL : SMOL_CMDLINE_MICRO;
+    TRY_ASSIGN(kernel, find_kernel(kernel.empty() ? "micro" : kernel));
+  }
+  if (!request.append.empty()) cmdline += " " + request.append;
+  plan.options.monitor_arguments.insert(plan.options.monitor_arguments.end(), {"--kernel", kernel, "--cmdline", cmdline});
+  return {};
+}
+
+Result<> add_machine(const MachineRun& request, u64 started_at, Plan& plan) {
+  if (request.memory_mib == 0 || request.memory_mib > kMostMemoryMib)
+    return fail("--mem {}: memory is given in MiB, from 1 to {}", request.memory_mib, kMostMemoryMib);
+  auto& arguments = plan.options.monitor_arguments;
+  arguments.insert(arguments.end(), {"--accel", request.accel, "--cpus", fmt::format("boot={}", request.cpus), "--memory",
+                                     fmt::format("size={}M", request.memory_mib), "--started-at", std::to_string(started_at)});
+  if (!request.stats.empty()) {
+    arguments.insert(arguments.end(), {"--stats", request.stats});
+  } else if (request.boot_time) {
+    TRY_ASSIGN(plan.stats, base::create_memfd("stats", 0));
+    plan.options.inherited.push_back(plan.stats.get());
+    arguments.insert(arguments.end(), {"--stats", fd_path(plan.stats.get())});
+  }
+  return {};
+}
+
+Result<> add_command(const MachineRun& request, Plan& plan) {
+  machines::RunOptions& options = plan.options;
+  options.config.arguments = request.command.empty() ? std::vector<std::string>{"sh"} : request.command;
+  TRY_ASSIGN(options.config.environment, environment_of(request.environment));
+  options.config.directory = request.directory;
+  options.config.user = request.user;
+  options.config.hostname = request.hostname;
+  options.config.tty = request.tty;
+  if (request.tty && ::isatty(STDIN_FILENO) == 0) return fail("-t needs a terminal on standard input");
+  options.interactive = request.interactive;
+  options.show_console = request.verbose;
+  if (!request.timeout.empty()) {
+    TRY_ASSIGN(options.timeout_ns, parse_timeout(request.timeout));
+    options.timeout_text = request.timeout;
+  }
+  return {};
+}
+
+Result<> print_boot_time(const std::string& path) {
+  TRY_ASSIGN(const std::string text, base::read_text_file(path));
+  const auto stats = nlohmann::json::parse(text, nullptr, false);
+  if (stats.is_discarded() || !stats["ns_to_init"].is_number()) return fail("the machine did not tell when init was reached");
+  std::string line = fmt::format("boot: {:.1f} ms to init on {}", stats["ns_to_init"].get<double>() / 1e6,
+                                 stats["accel"] == "kvm" ? "KVM" : "the software CPU");
+  if (stats["guest_instructions_to_init"].is_number())
+    line += fmt::format(", {:.2f} million guest instructions", stats["guest_instructions_to_init"].get<double>() / 1e6);
+  fmt::print(stderr, "{}\n", line);
+  return {};
+}
+
+// A system of the user's own, without our init: the monitor's console is the user's terminal.
+Result<int> run_on_console(const MachineRun& request, u64 started_at) {
+  Plan plan;
+  TRY(add_machine(request, started_at, plan));
+  TRY(add_kernel(request, plan));
+  TRY_ASSIGN(const std::string program, machines::find_monitor());
+  std::vector<std::string> words = {program};
+  words.insert(words.end(), plan.options.monitor_arguments.begin(), plan.options.monitor_arguments.end());
+  words.insert(words.end(), {"--initramfs", request.initrd, "--serial", "tty"});
+  if (!request.rootfs.empty()) words.insert(words.end(), {"--disk", fmt::format("path={},readonly=on", request.rootfs)});
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  ::execv(program.c_str(), argv.data());
+  return fail_errno("cannot run the monitor {}", program);
+}
+
+}  // namespace
+
+Result<int> run_verb(const MachineRun& request, u64 started_at) {
+  if (!request.initrd.empty() && request.command.empty()) return run_on_console(request, started_at);
+  Plan plan;
+  TRY(add_machine(request, started_at, plan));
+  TRY(add_kernel(request, plan));
+  TRY(add_command(request, plan));
+  TRY(add_root(request, plan));
+  const std::string stats_path = request.stats.empty() ? fd_path(plan.stats.get()) : request.stats;
+  TRY_ASSIGN(const machines::RunOutcome outcome, machines::RunSession::run(std::move(plan.options)));
+  if (!outcome.message.empty()) fmt::print(stderr, "Error: {}\n", outcome.message);
+  if (request.boot_time && outcome.message.empty()) TRY(print_boot_time(stats_path));
+  return outcome.status;
+}
+
+}  // namespace smolvm

@@ -1,0 +1,246 @@
+#include "hypervisor/soft/soft_vcpu.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "cpu/decoder/instruction.h"
+#include "cpu/interp/system.h"
+#include "hypervisor/soft/cpuid.h"
+
+namespace smol::hypervisor::soft {
+namespace {
+
+// Instructions between two looks at timers and interrupts: some tens of microseconds.
+constexpr u64 kSlice = 20'000;
+constexpr u64 kLongestWait = 1'000'000'000;  // ns
+
+}  // namespace
+
+SoftVcpu::SoftVcpu(SoftVm& vm, u32 id) : vm_(vm), id_(id), kvmclock_(vm.memory()) {
+  engine_ = cpu::Engine::create({.features = features_of(vm.config().model)}, vm.memory(), *this);
+  cpu::reset(engine_->cpu());
+  engine_->state_changed();
+  wait_for_sipi_ = id != 0;
+}
+
+SoftVcpu::~SoftVcpu() { vm_.forget(this); }
+
+void SoftVcpu::wake() {
+  engine_->cpu().attention.store(true, std::memory_order_release);
+  {
+    const std::lock_guard lock(halt_mutex_);
+    woken_ = true;
+  }
+  halt_wake_.notify_one();
+}
+
+// Async-signal-safety is promised: no lock here. A halted vCPU looks at the flag at least every few milliseconds when
+// notify is not enough (see wait_halted).
+void SoftVcpu::kick() {
+  kicked_.store(true, std::memory_order_release);
+  engine_->cpu().attention.store(true, std::memory_order_release);
+  halt_wake_.notify_one();
+}
+
+Result<Exit> SoftVcpu::run() {
+  complete_pending();
+  for (;;) {
+    // A kick waits until an instruction that is half done (its I/O was answered) has finished.
+    if (engine_->cpu().io.done_count == 0 && kicked_.exchange(false, std::memory_order_acq_rel))
+      return ExitInterrupted{};
+    if (vm_.slots_changed(slots_version_, slots_)) engine_->set_slots(slots_);
+    if (window_requested_ && engine_->can_interrupt()) {
+      window_requested_ = false;
+      return ExitInterruptWindow{};
+    }
+    if (!deliver_events()) {
+      if (vm_.config().irqchip == Irqchip::kNone) return ExitHalt{};
+      wait_halted();
+      continue;
+    }
+    const cpu::Stop stop = engine_->run(slice());
+    account();
+    switch (stop) {
+      case cpu::Stop::kIo:
+        if (auto exit = dispatch_io()) return *exit;
+        break;
+      case cpu::Stop::kHalt: engine_->cpu().halted = true; break;
+      case cpu::Stop::kShutdown: return ExitShutdown{};
+      default: break;
+    }
+  }
+}
+
+void SoftVcpu::account() {
+  const u64 total = engine_->cpu().retired;
+  if (vm_.clock().deterministic()) vm_.clock().advance(total - accounted_);
+  accounted_ = total;
+  retired_.store(total, std::memory_order_relaxed);
+}
+
+u64 SoftVcpu::slice() const {
+  if (!vm_.clock().deterministic()) return kSlice;
+  return std::max<u64>(1, vm_.platform().time_to_deadline(id_, kSlice));
+}
+
+void SoftVcpu::handle_signals() {
+  const Platform::Signals signals = vm_.platform().take_signals(id_);
+  cpu::Cpu& cpu = engine_->cpu();
+  nmi_pending_ |= signals.nmi;
+  if (signals.init) {
+    cpu::reset(cpu);
+    cpu.halted = false;
+    wait_for_sipi_ = id_ != 0;
+    engine_->state_changed();
+  }
+  if (signals.startup && wait_for_sipi_) {
+    wait_for_sipi_ = false;
+    cpu::SegmentRegister code = cpu.segments[cpu::kCs];
+    code.selector = static_cast<u16>(signals.startup_page << 8);
+    code.base = u64{signals.startup_page} << 12;
+    cpu::set_segment(cpu, cpu::kCs, code);
+    cpu.rip = 0;
+    engine_->state_changed();
+  }
+}
+
+bool SoftVcpu::deliver_events() {
+  cpu::Cpu& cpu = engine_->cpu();
+  const bool waiting = vm_.platform().poll(id_);
+  if (waiting) handle_signals();
+  if (wait_for_sipi_) return false;
+  cpu.window_wanted = false;
+  if (cpu.io.done_count != 0) return true;
+  if (nmi_pending_ && !cpu.nmi_masked && !cpu.interrupt_shadow) {
+    nmi_pending_ = false;
+    cpu.halted = false;
+    engine_->nmi();
+  } else if (waiting) {
+    if (engine_->can_interrupt()) {
+      const int vector = vm_.platform().acknowledge(id_);
+      if (vector >= 0) {
+        cpu.halted = false;
+        engine_->interrupt(static_cast<u8>(vector));
+      }
+    } else {
+      cpu.window_wanted = true;
+    }
+  }
+  if (window_requested_) cpu.window_wanted = true;
+  return !cpu.halted;
+}
+
+void SoftVcpu::wait_halted() {
+  const u64 wait = vm_.platform().time_to_deadline(id_, kLongestWait);
+  if (vm_.clock().deterministic() && wait < kLongestWait) {
+    vm_.clock().advance(wait);  // nothing happens until the timer: virtual time jumps there
+    return;
+  }
+  std::unique_lock lock(halt_mutex_);
+  // kick() may not lock, so its notification can fall between our look at the flag and the wait: bounded by 10 ms.
+  constexpr u64 kKickBound = 10'000'000;
+  u64 left = wait;
+  while (!woken_ && !kicked_.load(std::memory_order_acquire) && left > 0) {
+    const u64 part = std::min(left, kKickBound);
+    halt_wake_.wait_for(lock, std::chrono::nanoseconds(part));
+    left -= part;
+    if (left > 0 && vm_.platform().time_to_deadline(id_, 1) == 0) break;
+  }
+  woken_ = false;
+}
+
+std::optional<Exit> SoftVcpu::dispatch_io() {
+  const cpu::IoAccess access = engine_->cpu().io.pending;
+  u64 value = access.value;
+  const bool mine = access.port ? vm_.platform().port(static_cast<u16>(access.address), access.write, access.size, value)
+                                : vm_.platform().mmio(id_, access.address, access.write, access.size, value);
+  if (mine || (access.write && vm_.signal_ioevent(access.port, access.address, access.size, access.value))) {
+    engine_->complete_io(value);
+    return std::nullopt;
+  }
+  base::store(io_data_, access.write ? access.value : u64{0});
+  io_exit_ = true;
+  const ByteSpan data(io_data_, access.size);
+  if (access.port)
+    return ExitPortIo{.port = static_cast<u16>(access.address), .write = access.write, .size = access.size, .data = data};
+  return ExitMmio{.address = GuestPhysical(access.address), .write = access.write, .data = data};
+}
+
+void SoftVcpu::complete_pending() {
+  if (!io_exit_) return;
+  io_exit_ = false;
+  engine_->complete_io(base::load<u64>(io_data_));
+}
+
+// Runs an instruction whose access was answered to its end, so that the state is one between two instructions.
+Result<> SoftVcpu::finish_instruction() {
+  complete_pending();
+  while (engine_->cpu().io.done_count != 0) {
+    const cpu::Stop stop = engine_->run(1);
+    account();
+    if (stop == cpu::Stop::kHalt) engine_->cpu().halted = true;
+    if (stop != cpu::Stop::kIo) continue;
+    if (dispatch_io()) return fail("vCPU {} is in the middle of an instruction with several I/O accesses", id_);
+  }
+  return {};
+}
+
+Result<> SoftVcpu::inject_interrupt(u8 vector) {
+  TRY(finish_instruction());
+  if (!engine_->can_interrupt()) return fail("vCPU {} cannot take an interrupt now", id_);
+  engine_->cpu().halted = false;
+  engine_->interrupt(vector);
+  return {};
+}
+
+Result<> SoftVcpu::inject_nmi() {
+  nmi_pending_ = true;
+  return {};
+}
+
+cpu::CpuidResult SoftVcpu::cpuid(u32 leaf, u32 subleaf, u64 cr4) {
+  return soft::cpuid({.model = vm_.config().model,
+                      .leaf = leaf,
+                      .subleaf = subleaf,
+                      .cr4 = cr4,
+                      .apic_enabled = (vm_.platform().apic_base(id_) & kApicBaseEnable) != 0,
+                      .apic_id = id_,
+                      .cpu_count = vm_.config().cpu_count});
+}
+
+u64 SoftVcpu::read_tsc() {
+  if (vm_.clock().deterministic()) return vm_.platform().tsc() + (engine_->cpu().retired - accounted_);
+  return vm_.platform().tsc();
+}
+
+bool SoftVcpu::read_msr(u32 index, u64& value) {
+  bool valid = false;
+  const bool legal = vm_.platform().read_msr(id_, index, value, valid);
+  if (valid) return legal;
+  if (kvmclock_.read_msr(index, value)) return true;
+  switch (index) {
+    case 0x17:    // IA32_PLATFORM_ID
+    case 0x8b:    // IA32_BIOS_SIGN_ID: no microcode
+    case 0x179:   // IA32_MCG_CAP: no banks
+    case 0xce:    // MSR_PLATFORM_INFO
+    case 0x140: value = 0; return true;  // MISC_FEATURES_ENABLES
+    case 0x3a: value = 1; return true;   // IA32_FEATURE_CONTROL: locked
+    // IA32_ARCH_CAPABILITIES: RDCL_NO, RSBA off, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO,
+    // SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, PBRSB_NO, GDS_NO, RFDS_NO
+    case 0x10a:
+      value = 1u << 0 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 | 1u << 15 | 1u << 24 |
+              1u << 26 | 1u << 27;
+      return true;
+    default: return false;
+  }
+}
+
+bool SoftVcpu::write_msr(u32 index, u64 value) {
+  bool valid = false;
+  const bool legal = vm_.platform().write_msr(id_, index, value, valid);
+  if (valid) return legal;
+  if (kvmclock_.write_msr(index, value, read_tsc(), vm_.clock().now())) return true;
+  return index == 0x8b || index == 0x140;  // writes without effect
+}
+
+}  // namespace smol::hypervisor::soft

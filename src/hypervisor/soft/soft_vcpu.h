@@ -1,0 +1,71 @@
+// A vCPU of the software back end: the engine in slices, and between slices what KVM does in the kernel: timers, interrupt
+// delivery, HLT, kvmclock, MSRs, CPUID.
+#pragma once
+
+#include <condition_variable>
+#include <optional>
+
+#include "hypervisor/soft/soft_vm.h"
+
+namespace smol::hypervisor::soft {
+
+class SoftVcpu : public Vcpu, private cpu::Environment {
+ public:
+  SoftVcpu(SoftVm& vm, u32 id);
+  ~SoftVcpu() override;
+
+  Result<Exit> run() override;
+  void kick() override;
+  Result<CpuState> get_state() override;
+  Result<> set_state(const CpuState& state) override;
+  Result<> inject_interrupt(u8 vector) override;
+  bool can_inject_interrupt() override { return engine_->can_interrupt(); }
+  void request_interrupt_window(bool on) override { window_requested_ = on; }
+  Result<> inject_nmi() override;
+  u64 retired_instructions() const override { return retired_.load(std::memory_order_relaxed); }
+
+  // Any thread; also from under the platform's lock.
+  void wake();
+  void invalidate_code(u64 physical, u64 size) { engine_->invalidate_code(physical, size); }
+  std::vector<u64> take_dirty_log(u32 slot) { return engine_->take_dirty_log(slot); }
+
+ private:
+  cpu::CpuidResult cpuid(u32 leaf, u32 subleaf, u64 cr4) override;
+  bool read_msr(u32 index, u64& value) override;
+  bool write_msr(u32 index, u64 value) override;
+  u64 read_tsc() override;
+  u8 read_cr8() override { return vm_.platform().read_cr8(id_); }
+  void write_cr8(u8 value) override { vm_.platform().write_cr8(id_, value); }
+
+  // Delivers what waits; true when the vCPU may execute (false: halted).
+  bool deliver_events();
+  void handle_signals();
+  void wait_halted();
+  u64 slice() const;
+  void account();
+  // An access of the guest: done here (nullopt), or an exit.
+  std::optional<Exit> dispatch_io();
+  void complete_pending();
+  Result<> finish_instruction();
+
+  SoftVm& vm_;
+  const u32 id_;
+  KvmClock kvmclock_;
+  std::unique_ptr<cpu::Engine> engine_;
+  u64 slots_version_ = 0;
+  std::vector<cpu::PhysicalSlot> slots_;
+  u8 io_data_[8] = {};
+  bool io_exit_ = false;  // the last exit was an access that the caller has answered by now
+  bool window_requested_ = false;
+  bool nmi_pending_ = false;
+  bool wait_for_sipi_ = false;
+  u64 accounted_ = 0;
+  std::atomic<u64> retired_{0};
+  std::atomic<bool> kicked_{false};
+  // HLT waits here.
+  std::mutex halt_mutex_;
+  std::condition_variable halt_wake_;
+  bool woken_ = false;
+};
+
+}  // namespace smol::hypervisor::soft

@@ -1,0 +1,84 @@
+#include "machines/frames.h"
+
+#include <cstring>
+
+#include "guest/protocol/protocol.h"
+
+namespace smol::machines {
+namespace {
+
+u32 limit_of(u16 type) {
+  switch (type) {
+    case SMOL_FRAME_STDOUT:
+    case SMOL_FRAME_STDERR: return SMOL_MAX_DATA;
+    case SMOL_FRAME_HELLO:
+    case SMOL_FRAME_STDIN_TAKEN:
+    case SMOL_FRAME_STARTED:
+    case SMOL_FRAME_EXIT: return SMOL_MAX_OTHER;
+    default: return 0;
+  }
+}
+
+bool known_from_guest(u16 type) { return limit_of(type) != 0; }
+
+}  // namespace
+
+ByteSpan FrameReader::room() {
+  if (begin_ > 0) {
+    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  return {buffer_.data() + end_, buffer_.size() - end_};
+}
+
+Result<bool> FrameReader::next(Frame& frame) {
+  if (end_ - begin_ < SMOL_FRAME_HEADER_SIZE) return false;
+  const auto header = base::load<smol_frame_header>(buffer_.data() + begin_);
+  if (!known_from_guest(header.type)) return fail("the guest sent a frame of the unknown type {}", header.type);
+  if (header.flags != 0) return fail("the guest sent a frame with the unknown flags {:#x}", header.flags);
+  if (header.length > limit_of(header.type))
+    return fail("the guest sent a frame of type {} with {} bytes, {} are allowed", header.type, header.length,
+                limit_of(header.type));
+  if (end_ - begin_ < SMOL_FRAME_HEADER_SIZE + header.length) return false;
+  frame = {header.type, {buffer_.data() + begin_ + SMOL_FRAME_HEADER_SIZE, header.length}};
+  begin_ += SMOL_FRAME_HEADER_SIZE + header.length;
+  return true;
+}
+
+void append_frame(std::vector<u8>& out, u16 type, ConstByteSpan payload) {
+  const smol_frame_header header{static_cast<u32>(payload.size()), type, 0};
+  const ConstByteSpan head = base::bytes_of(header);
+  out.insert(out.end(), head.begin(), head.end());
+  out.insert(out.end(), payload.begin(), payload.end());
+}
+
+Result<std::vector<u8>> encode_config(const RunConfig& config) {
+  if (config.arguments.empty()) return fail("no command to run");
+  if (config.arguments.size() + config.environment.size() > SMOL_MAX_STRINGS)
+    return fail("{} arguments and environment entries, {} are allowed",
+                config.arguments.size() + config.environment.size(), static_cast<u32>(SMOL_MAX_STRINGS));
+  smol_config_head head{};
+  head.version = SMOL_PROTOCOL_VERSION;
+  head.flags = (config.tty ? SMOL_CONFIG_TTY : 0u) | (config.standard_input ? SMOL_CONFIG_STDIN : 0u);
+  head.root = config.root_kind;
+  head.argc = static_cast<u32>(config.arguments.size());
+  head.envc = static_cast<u32>(config.environment.size());
+  head.window = {config.rows, config.columns};
+  const ConstByteSpan bytes = base::bytes_of(head);
+  std::vector<u8> out(bytes.begin(), bytes.end());
+  std::vector<const std::string*> strings = {&config.directory, &config.user, &config.hostname, &config.root_device,
+                                             &config.root_type};
+  for (const auto& argument : config.arguments) strings.push_back(&argument);
+  for (const auto& entry : config.environment) strings.push_back(&entry);
+  for (const std::string* const text : strings) {
+    if (text->find('\0') != std::string::npos) return fail("a command word or setting holds a zero byte");
+    out.insert(out.end(), text->begin(), text->end());
+    out.push_back(0);
+  }
+  if (out.size() > SMOL_MAX_CONFIG)
+    return fail("command and environment take {} bytes, {} are allowed", out.size(), static_cast<u32>(SMOL_MAX_CONFIG));
+  return out;
+}
+
+}  // namespace smol::machines

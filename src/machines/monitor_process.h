@@ -1,0 +1,47 @@
+// One `smol-vmm` process as a child: started with pipes for its console and its errors, ended with its parent.
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+
+namespace smol::machines {
+
+struct MonitorOptions {
+  std::string program;                 // path of smol-vmm
+  std::vector<std::string> arguments;  // without argv[0]
+  std::vector<int> inherited;          // descriptors that stay open under the same number
+};
+
+class MonitorProcess {
+ public:
+  static Result<MonitorProcess> start(const MonitorOptions& options);
+  MonitorProcess(MonitorProcess&&) = default;
+  MonitorProcess& operator=(MonitorProcess&&) = default;
+  // Kills and reaps what still runs.
+  ~MonitorProcess();
+
+  pid_t pid() const { return pid_; }
+  int pidfd() const { return pidfd_.get(); }      // readable when it ended
+  int console() const { return console_.get(); }  // its standard output, non-blocking
+  int errors() const { return errors_.get(); }    // its standard error, non-blocking
+  void kill(int signal) const;
+  // Once pidfd is readable: its wait status.
+  int reap();
+
+ private:
+  MonitorProcess() = default;
+  pid_t pid_ = -1;
+  bool reaped_ = false;
+  base::UniqueFd pidfd_, console_, errors_;
+};
+
+// smol-vmm beside the running program, or $SMOL_VMM.
+Result<std::string> find_monitor();
+// Folder of this program's executable.
+Result<std::string> program_folder();
+
+}  // namespace smol::machines

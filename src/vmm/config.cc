@@ -1,0 +1,45 @@
+#include "vmm/config.h"
+
+#include <sys/sysinfo.h>
+
+namespace smol::vmm {
+namespace {
+
+constexpr u64 kLeastMemory = 2 * kMiB;  // a boot sector's worth; each loader asks for what its kernel needs
+
+u64 host_memory() {
+  struct sysinfo info{};
+  return ::sysinfo(&info) == 0 ? u64{info.totalram} * info.mem_unit : ~u64{0};
+}
+
+}  // namespace
+
+Result<Accel> parse_accel(std::string_view name) {
+  if (name == "auto") return Accel::kAuto;
+  if (name == "kvm") return Accel::kKvm;
+  if (name == "soft") return Accel::kSoft;
+  return fail("unknown accelerator '{}': auto, kvm and soft are known", name);
+}
+
+Result<> validate(const MachineConfig& config) {
+  if (config.kernel.empty()) return fail("no kernel was given (--kernel FILE)");
+  if (config.cpus != 1) return fail("{} CPUs were asked for: machines have 1 CPU so far", config.cpus);
+  if (config.memory_size < kLeastMemory)
+    return fail("{} bytes of memory are too few: give at least {} MiB", config.memory_size, kLeastMemory / kMiB);
+  if (config.memory_size % kPageSize != 0)
+    return fail("{} bytes of memory are not a multiple of {}", config.memory_size, kPageSize);
+  if (const u64 host = host_memory(); config.memory_size > host)
+    return fail("{} MiB of memory are more than this host's {} MiB: give less", config.memory_size / kMiB, host / kMiB);
+  if (config.serial.mode == ConsoleMode::kTty && config.console.mode == ConsoleMode::kTty)
+    return fail("--serial tty and --console tty both want the terminal: give it to one of them");
+  if (config.vsock) {
+    if (config.vsock->cid < 3 || config.vsock->cid >= 0xffffffff)
+      return fail("vsock CID {}: guests have CIDs from 3 to 4294967294", config.vsock->cid);
+    if (config.vsock->socket.empty() || config.vsock->socket == "@") return fail("--vsock needs socket=PATH");
+  }
+  for (const DiskConfig& disk : config.disks)
+    if (disk.path.empty()) return fail("--disk needs path=FILE");
+  return {};
+}
+
+}  // namespace smol::vmm

@@ -1,0 +1,144 @@
+#include "vmm/machine.h"
+
+#include <time.h>
+
+#include "arch/x86_64/boot.h"
+#include "arch/x86_64/memory_map.h"
+#include "arch/x86_64/mp_table.h"
+#include "arch/x86_64/virtio_command_line.h"
+#include "base/log.h"
+
+#include "vmm/accel.h"
+
+namespace smol::vmm {
+namespace {
+
+u64 monotonic_ns() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
+  TRY(validate(config));
+  auto machine = std::unique_ptr<Machine>(new Machine(config));
+  TRY_ASSIGN(machine->loop_, base::EventLoop::create());
+  TRY(machine->create_vm());
+  TRY(machine->add_legacy());
+  TRY(machine->add_serial());
+  TRY(machine->add_console());
+  TRY(machine->add_disks());
+  TRY(machine->add_rng());
+  TRY(machine->add_vsock());
+  TRY(machine->load());
+  return machine;
+}
+
+// Members go in an order that keeps what others point to: the vCPU before its Vm, transports before the loop.
+Machine::~Machine() {
+  vcpu_.reset();
+  virtio_.clear();
+  owned_.clear();
+  vm_.reset();
+}
+
+Result<> Machine::create_vm() {
+  TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, config_.memory_shared ? memory::Backing::kShared
+                                                                                           : memory::Backing::kPrivate));
+  TRY_ASSIGN(AccelChoice choice, choose_accel(config_.accel));
+  hypervisor_ = std::move(choice.hypervisor);
+  stats_.accel = hypervisor_->name();
+  base::log_info("accelerator: {} ({})", hypervisor_->name(), choice.reason);
+  TRY_ASSIGN(vm_, hypervisor_->create_vm({.model = config_.model, .cpu_count = config_.cpus, .deterministic = config_.deterministic},
+                                         *memory_));
+  u32 slot = 0;
+  for (const memory::Region& region : memory_->regions())
+    TRY(vm_->set_memory_slot({.slot = slot++, .start = region.start, .size = region.size, .host = region.host}));
+  return {};
+}
+
+devices::InterruptLine& Machine::line(u32 gsi) {
+  for (Line& known : lines_)
+    if (known.gsi() == gsi) return known;
+  return lines_.emplace_back(*vm_, gsi);
+}
+
+Result<> Machine::add_port_device(std::unique_ptr<devices::Device> device, u64 port, u64 size) {
+  TRY(ports_.add(port, size, *device));
+  owned_.push_back(std::move(device));
+  return {};
+}
+
+Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device) {
+  namespace x86 = arch::x86_64;
+  const u32 index = static_cast<u32>(virtio_.size());
+  if (index >= x86::kMaxVirtioMmioDevices)
+    return fail("{}: a machine has at most {} virtio devices", device->name(), x86::kMaxVirtioMmioDevices);
+  TRY_ASSIGN(auto transport, devices::virtio::MmioTransport::create(*memory_, std::move(device),
+                                                                    line(x86::virtio_mmio_irq(index)), *loop_));
+  const u64 base = x86::virtio_mmio_address(index).value;
+  TRY(mmio_.add(base, devices::virtio::kMmioWindowSize, *transport));
+  if (vm_->capabilities().ioeventfd)
+    for (u16 queue = 0; queue < transport->queue_count(); ++queue)
+      TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue), .address = base + devices::virtio::kMmioQueueNotify,
+                            .size = 4, .has_match = true, .match = queue}));
+  virtio_.push_back(std::move(transport));
+  return {};
+}
+
+Result<> Machine::load() {
+  namespace x86 = arch::x86_64;
+  TRY(x86::write_mp_table(*memory_, config_.cpus));
+  std::string cmdline = config_.cmdline;
+  if (!virtio_.empty()) {
+    // Words behind " -- " are init's; devices go before them.
+    const std::size_t separator = cmdline.find(" -- ");
+    const std::string devices = " " + x86::virtio_mmio_arguments(static_cast<u32>(virtio_.size()));
+    cmdline.insert(separator == std::string::npos ? cmdline.size() : separator, devices);
+  }
+  TRY_ASSIGN(const x86::BootPlan plan, x86::load_kernel_files(*memory_, {.kernel = config_.kernel,
+                                                                         .initrd = config_.initramfs,
+                                                                         .command_line = cmdline,
+                                                                         .rsdp = std::nullopt}));
+  base::log_info("kernel: {} ({})", config_.kernel, name_of(plan.kind));
+  TRY_ASSIGN(vcpu_, vm_->create_vcpu(0));
+  return vcpu_->set_state(plan.state);
+}
+
+void Machine::boot_marker(u8 value) {
+  if (value != 1 || stats_.ns_to_init) return;
+  stats_.ns_to_init = monotonic_ns() - config_.started_at;
+  stats_.exits_to_init = stats_.all_exits();
+  if (vm_->capabilities().counts_instructions) stats_.instructions_to_init = vcpu_->retired_instructions();
+}
+
+void Machine::end(MachineEnd reason) {
+  {
+    const std::lock_guard lock(end_mutex_);
+    if (!end_) end_ = std::move(reason);
+  }
+  stop();
+}
+
+void Machine::stop() {
+  stopping_.store(true, std::memory_order_release);
+  if (vcpu_) vcpu_->kick();
+}
+
+Result<MachineEnd> Machine::run() {
+  std::thread devices([this] {
+    if (const auto ran = loop_->run(); !ran) end({.reason = EndReason::kFailed, .text = ran.error().chain()});
+  });
+  std::thread vcpu([this] { run_vcpu(); });
+  vcpu.join();
+  loop_->stop();
+  devices.join();
+  stats_.instructions = vcpu_->retired_instructions();
+  terminal_.reset();
+  const std::lock_guard lock(end_mutex_);
+  return end_.value_or(MachineEnd{.reason = EndReason::kStopped, .text = {}});
+}
+
+}  // namespace smol::vmm

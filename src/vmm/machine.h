@@ -1,0 +1,115 @@
+// The assembler: a MachineConfig becomes memory, buses, devices, a Vm and its vCPU thread; run() waits for the machine's end.
+//
+// Each kind of device has an add_<device>.cc of its own; this header is all that they share.
+// Threads (docs/threads.md): the caller's, which waits; "vcpu0", which runs the guest and serves the buses; "devices", the event loop
+// of queues, consoles and sockets.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/terminal.h"
+#include "devices/bus/bus.h"
+#include "devices/legacy/i8042.h"
+#include "devices/legacy/machine_events.h"
+#include "devices/virtio/queue/device.h"
+#include "devices/virtio/transport/mmio.h"
+#include "hypervisor/hypervisor.h"
+#include "vmm/config.h"
+#include "vmm/line.h"
+#include "vmm/stats.h"
+
+namespace smol::devices::legacy {
+class Uart16550;
+}
+namespace smol::devices::virtio {
+class Console;
+}
+
+namespace smol::vmm {
+
+enum class EndReason { kPowerOff, kReset, kTripleFault, kDebugExit, kStopped, kFailed };
+
+struct MachineEnd {
+  EndReason reason = EndReason::kPowerOff;
+  u8 debug_status = 0;   // kDebugExit
+  std::string text;      // kFailed: what happened
+};
+
+class Machine : private devices::legacy::MachineEvents {
+ public:
+  // Builds everything; nothing runs yet. Errors name the part and what to do.
+  static Result<std::unique_ptr<Machine>> create(const MachineConfig& config);
+  ~Machine() override;
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  // Runs until the guest ends the machine or stop() is called.
+  Result<MachineEnd> run();
+  // Any thread, async-signal-safe.
+  void stop();
+
+  const Stats& stats() const { return stats_; }
+
+ private:
+  explicit Machine(const MachineConfig& config) : config_(config) {}
+
+  // Assembling, in this order.
+  Result<> create_vm();
+  Result<> add_legacy();
+  Result<> add_serial();
+  Result<> add_console();
+  Result<> add_disks();
+  Result<> add_rng();
+  Result<> add_vsock();
+  Result<> load();
+  Result<> add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device);
+  devices::InterruptLine& line(u32 gsi);
+  Result<> add_port_device(std::unique_ptr<devices::Device> device, u64 port, u64 size);
+
+  // vcpu_thread.cc
+  void run_vcpu();
+  Result<bool> serve(const hypervisor::Exit& exit);
+  void serve_port(const hypervisor::ExitPortIo& io);
+  void serve_mmio(const hypervisor::ExitMmio& io);
+  void end(MachineEnd reason);
+
+  // devices::legacy::MachineEvents
+  void reset_requested() override { end({.reason = EndReason::kReset, .text = {}}); }
+  void power_off_requested() override { end({.reason = EndReason::kPowerOff, .text = {}}); }
+  void debug_exit(u8 status) override { end({.reason = EndReason::kDebugExit, .debug_status = status, .text = {}}); }
+  void boot_marker(u8 value) override;
+
+  void read_serial_input();
+  void write_serial(ConstByteSpan bytes);
+
+  const MachineConfig config_;
+  Stats stats_;
+  std::unique_ptr<base::EventLoop> loop_;
+  std::unique_ptr<memory::GuestMemory> memory_;
+  std::unique_ptr<hypervisor::Hypervisor> hypervisor_;
+  std::unique_ptr<hypervisor::Vm> vm_;
+  std::unique_ptr<hypervisor::Vcpu> vcpu_;
+  devices::Bus ports_{"port"}, mmio_{"MMIO"};
+  std::deque<Line> lines_;
+  std::vector<std::unique_ptr<devices::Device>> owned_;
+  std::vector<std::unique_ptr<devices::virtio::MmioTransport>> virtio_;
+  std::unique_ptr<base::RawTerminal> terminal_;
+  std::unique_ptr<devices::legacy::I8042> keyboard_;
+  devices::legacy::Uart16550* uart_ = nullptr;
+  devices::virtio::Console* console_ = nullptr;
+  base::UniqueFd serial_file_;
+  int serial_out_ = -1;
+  std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread
+
+  std::atomic<bool> stopping_{false};
+  std::mutex end_mutex_;
+  std::optional<MachineEnd> end_;
+};
+
+}  // namespace smol::vmm

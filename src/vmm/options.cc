@@ -1,0 +1,136 @@
+#include "vmm/options.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace smol::vmm {
+namespace {
+
+Result<u64> parse_number(std::string_view what, std::string_view text) {
+  u64 value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || text.empty())
+    return fail("{}: '{}' is not a whole number", what, text);
+  return value;
+}
+
+std::string join(const std::vector<std::string_view>& words) {
+  std::string out;
+  for (const std::string_view word : words) {
+    if (!out.empty()) out += ", ";
+    out += word;
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<OptionList> OptionList::parse(std::string_view flag, std::string_view text,
+                                     const std::vector<std::string_view>& known) {
+  OptionList list;
+  list.flag_ = flag;
+  while (!text.empty()) {
+    const std::size_t comma = text.find(',');
+    const std::string_view part = text.substr(0, comma);
+    text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
+    const std::size_t equals = part.find('=');
+    if (equals == std::string_view::npos) return fail("{}: '{}' is not key=value", flag, part);
+    const std::string key(part.substr(0, equals));
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      return fail("{}: '{}' is not supported ({} are)", flag, key, join(known));
+    if (!list.values_.emplace(key, part.substr(equals + 1)).second) return fail("{}: '{}' is given twice", flag, key);
+  }
+  return list;
+}
+
+std::string OptionList::text(const std::string& key, std::string_view otherwise) const {
+  const auto found = values_.find(key);
+  return found == values_.end() ? std::string(otherwise) : found->second;
+}
+
+Result<bool> OptionList::flag(const std::string& key, bool otherwise) const {
+  const std::string value = text(key, otherwise ? "on" : "off");
+  if (value == "on" || value == "true") return true;
+  if (value == "off" || value == "false") return false;
+  return fail("{}: {}={} is neither on nor off", flag_, key, value);
+}
+
+Result<u64> OptionList::number(const std::string& key, u64 otherwise) const {
+  return has(key) ? parse_number(fmt::format("{}: {}", flag_, key), text(key)) : Result<u64>(otherwise);
+}
+
+Result<u64> OptionList::size(const std::string& key, u64 otherwise) const {
+  return has(key) ? parse_size(fmt::format("{}: {}", flag_, key), text(key)) : Result<u64>(otherwise);
+}
+
+Result<u64> parse_size(std::string_view what, std::string_view text) {
+  constexpr std::string_view kUnits = "KMGT";
+  u32 shift = 0;
+  std::string_view digits = text;
+  if (!text.empty())
+    if (const std::size_t unit = kUnits.find(text.back()); unit != std::string_view::npos) {
+      shift = 10 * (static_cast<u32>(unit) + 1);
+      digits.remove_suffix(1);
+    }
+  TRY_ASSIGN(const u64 value, parse_number(what, digits));
+  if (shift != 0 && value > (~u64{0} >> shift)) return fail("{}: {} is too large", what, text);
+  return value << shift;
+}
+
+Result<ConsoleConfig> parse_console(std::string_view flag, std::string_view text) {
+  if (text == "off") return ConsoleConfig{.mode = ConsoleMode::kOff, .file = {}};
+  if (text == "null") return ConsoleConfig{.mode = ConsoleMode::kNull, .file = {}};
+  if (text == "tty") return ConsoleConfig{.mode = ConsoleMode::kTty, .file = {}};
+  constexpr std::string_view kFile = "file=";
+  if (text.starts_with(kFile) && text.size() > kFile.size())
+    return ConsoleConfig{.mode = ConsoleMode::kFile, .file = std::string(text.substr(kFile.size()))};
+  return fail("{}: '{}' is not supported (off, null, tty and file=PATH are)", flag, text);
+}
+
+Result<DiskConfig> parse_disk(std::string_view text) {
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--disk", text, {"path", "readonly", "image_type", "serial"}));
+  DiskConfig disk{.path = list.text("path"), .read_only = false, .serial = list.text("serial")};
+  TRY_ASSIGN(disk.read_only, list.flag("readonly", false));
+  if (const std::string type = list.text("image_type", "raw"); type != "raw")
+    return fail("--disk: image_type={} is not supported (raw is)", type);
+  if (disk.path.empty()) return fail("--disk needs path=FILE");
+  return disk;
+}
+
+Result<VsockConfig> parse_vsock(std::string_view text) {
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--vsock", text, {"cid", "socket"}));
+  VsockConfig vsock{.cid = 3, .socket = list.text("socket")};
+  TRY_ASSIGN(vsock.cid, list.number("cid", 3));
+  return vsock;
+}
+
+Result<> parse_cpus(std::string_view text, MachineConfig& config) {
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--cpus", text, {"boot", "max", "model"}));
+  TRY_ASSIGN(const u64 boot, list.number("boot", 1));
+  TRY_ASSIGN(const u64 max, list.number("max", boot));
+  if (boot == 0 || max != boot) return fail("--cpus: boot={} with max={}: CPUs cannot be added yet", boot, max);
+  if (boot > 1024) return fail("--cpus: boot={} is too many", boot);
+  config.cpus = static_cast<u32>(boot);
+  TRY_ASSIGN(config.model, hypervisor::parse_cpu_model(list.text("model", "host")));
+  return {};
+}
+
+Result<> parse_memory(std::string_view text, MachineConfig& config) {
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--memory", text, {"size", "shared"}));
+  TRY_ASSIGN(config.memory_size, list.size("size", config.memory_size));
+  TRY_ASSIGN(config.memory_shared, list.flag("shared", true));
+  return {};
+}
+
+Result<> parse_rng(std::string_view text, MachineConfig& config) {
+  if (text == "off") {
+    config.rng = false;
+    return {};
+  }
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--rng", text, {"src"}));
+  config.rng = true;
+  config.rng_source = list.text("src");
+  return {};
+}
+
+}  // namespace smol::vmm
