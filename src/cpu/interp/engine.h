@@ -1,4 +1,5 @@
-// The interpreter: finds or decodes the block at RIP, runs it, and stops for what only the outside can do.
+// The interpreter: finds or decodes the block at RIP, runs it, and stops for what only the outside
+// can do.
 #pragma once
 
 #include <memory>
@@ -13,31 +14,36 @@
 namespace smol::cpu {
 
 struct EngineConfig {
-  u64 features = 0;       // decoder FeatureSet of the CPU model
+  u64 features = 0;  // decoder FeatureSet of the CPU model
 };
 
 class Engine {
  public:
-  // memory: for DMA notices (it calls invalidate through the owner) and page watching; outlives the engine.
+  // memory: for DMA notices (it calls invalidate through the owner) and page watching; outlives the
+  // engine.
   static std::unique_ptr<Engine> create(const EngineConfig& config, memory::GuestMemory& memory,
                                         Environment& environment);
   virtual ~Engine() = default;
 
   virtual Cpu& cpu() = 0;
 
-  // Runs at most about `instructions` guest instructions (never stops inside one). Returns why it stopped:
-  //   kEndOfSlice, kAttention (attention was set; it is cleared), kHalt, kShutdown, or kIo: then cpu().io.pending is the access; the
-  //   caller answers by complete_io() and runs again. Faults are delivered inside.
+  // Runs at most about `instructions` guest instructions (never stops inside one). Returns why it
+  // stopped:
+  //   kEndOfSlice, kAttention (attention was set; it is cleared), kHalt, kShutdown, or kIo: then
+  //   cpu().io.pending is the access; the caller answers by complete_io() and runs again. Faults
+  //   are delivered inside.
   // cpu().retired is exact on return.
   virtual Stop run(u64 instructions) = 0;
   virtual void complete_io(u64 value) = 0;
 
-  // The caller may inject when this is true: RFLAGS.IF, no shadow, no instruction half done (a pending I/O replay).
+  // The caller may inject when this is true: RFLAGS.IF, no shadow, no instruction half done (a
+  // pending I/O replay).
   virtual bool can_interrupt() const = 0;
   // Delivers an external interrupt or NMI now; false when the delivery shut the CPU down.
   virtual bool interrupt(u8 vector) = 0;
   virtual bool nmi() = 0;
-  // After the caller wrote cpu() directly (set_state, reset): drops TLB and lookups that depend on the mode.
+  // After the caller wrote cpu() directly (set_state, reset): drops TLB and lookups that depend on
+  // the mode.
   virtual void state_changed() = 0;
 
   // vCPU's thread, between runs.
@@ -45,7 +51,8 @@ class Engine {
   // One bit a page of the slot, taken and cleared.
   virtual std::vector<u64> take_dirty_log(u32 slot_id) = 0;
 
-  // Memory changed under decoded code. Any thread: queued, and attention set; done before the next block of the next slice.
+  // Memory changed under decoded code. Any thread: queued, and attention set; done before the next
+  // block of the next slice.
   virtual void invalidate_code(u64 physical, u64 size) = 0;
 };
 

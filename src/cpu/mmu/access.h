@@ -81,18 +81,18 @@ template <class T>
 
 // Checks that a write would succeed, without doing it (for instructions with several stores that
 // must not be half done). Faults as a write would. size: up to 4096.
-bool probe_write(Cpu* cpu, u64 address, u32 size);
-bool probe_read(Cpu* cpu, u64 address, u32 size);
+SMOL_REALIGN bool probe_write(Cpu* cpu, u64 address, u32 size);
+SMOL_REALIGN bool probe_read(Cpu* cpu, u64 address, u32 size);
 
 // Accesses by the processor itself with supervisor rights whatever the CPL: descriptor tables, TSS,
 // IDT, interrupt stack frames pushed for an inner ring. Same result and faults.
-bool read_system(Cpu* cpu, u64 address, void* into, u32 size);
-bool write_system(Cpu* cpu, u64 address, const void* from, u32 size);
+SMOL_REALIGN bool read_system(Cpu* cpu, u64 address, void* into, u32 size);
+SMOL_REALIGN bool write_system(Cpu* cpu, u64 address, const void* from, u32 size);
 
 // Host pointer to [address, +size), which must lie in one page, for bulk copies; access rights
 // checked, code under a write dropped, dirty bits set. nullptr with cpu.stop == kNone when it is
 // not RAM, with cpu.stop set on a fault.
-u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access);
+SMOL_REALIGN u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access);
 
 // Guest-physical address and host pointer (nullptr: not RAM) of the code at a linear address; false
 // on a fault.
@@ -100,16 +100,16 @@ struct CodeLocation {
   u64 physical = 0;
   const u8* host = nullptr;
 };
-bool translate_code(Cpu* cpu, u64 address, CodeLocation& out);
+SMOL_REALIGN bool translate_code(Cpu* cpu, u64 address, CodeLocation& out);
 
 inline bool is_canonical(u64 address) {
   return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address;
 }
 
 // Drops translations: all (CR3 load, CR0/CR4/EFER change), or one page.
-void flush_tlb(Cpu& cpu);
-void flush_tlb_page(Cpu& cpu, u64 address);
+SMOL_REALIGN void flush_tlb(Cpu& cpu);
+SMOL_REALIGN void flush_tlb_page(Cpu& cpu, u64 address);
 // After a change of CPL, CR0.WP, CR4.SMAP or EFLAGS.AC: chooses the table in force.
-void select_tlb(Cpu& cpu);
+SMOL_REALIGN void select_tlb(Cpu& cpu);
 
 }  // namespace smol::cpu

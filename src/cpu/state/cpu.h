@@ -11,6 +11,14 @@
 
 namespace smol::cpu {
 
+// Handlers' files may be built with a stack alignment of 8 (no frame around rare calls); what they
+// call realigns.
+#if defined(__x86_64__)
+#define SMOL_REALIGN __attribute__((force_align_arg_pointer))
+#else
+#define SMOL_REALIGN
+#endif
+
 enum Register : u8 {
   kRax,
   kRcx,
@@ -213,6 +221,7 @@ struct Cpu {
   u64 flags = 2;
   u64 jump_tag = 1;  // lookup generation and block mode: what a valid JumpEntry's tag is
   JumpEntry* jump_cache = nullptr;
+  const void* link_from = nullptr;  // a direct jump that wants to be linked to the block found next
   u64 scratch[2] =
       {};  // where slow paths put what they read, so that handlers' values stay in registers
   u64 segment_base[8] = {};  // copies of segments[i].base, 0 for CS/DS/ES/SS in 64-bit mode

@@ -24,7 +24,7 @@ enum FlagKind : u8 {
 };
 
 // The six flags as RFLAGS bits.
-u32 arithmetic_flags(const Cpu& cpu);
+SMOL_REALIGN u32 arithmetic_flags(const Cpu& cpu);
 inline void set_arithmetic_flags(Cpu& cpu, u32 bits) {
   cpu.lazy.kind = kFlagsExplicit;
   cpu.lazy.result = bits & kArithmeticFlags;
@@ -38,7 +38,7 @@ inline void write_rflags(Cpu& cpu, u64 value) {
 }
 // condition: the SDM's tttn (vol. 1 appendix B): 0 O, 1 NO, 2 B, 3 AE, 4 E, 5 NE, 6 BE, 7 A, 8 S, 9
 // NS, 10 P, ...
-bool condition_holds(const Cpu& cpu, u8 condition);
+SMOL_REALIGN bool condition_holds(const Cpu& cpu, u8 condition);
 
 // --- Inline parts for hot handlers
 // -------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ inline bool sign_flag(const Cpu& cpu) {
     return (cpu.lazy.result >> ((8u << (cpu.lazy.kind & 3)) - 1)) & 1;
   return (cpu.lazy.result & kFlagSf) != 0;
 }
-bool carry_flag_slow(const Cpu& cpu);
+SMOL_REALIGN bool carry_flag_slow(const Cpu& cpu);
 inline bool carry_flag(const Cpu& cpu) {
   const u8 group = cpu.lazy.kind >> 2;
   if (group == kFlagsInc >> 2 || group == kFlagsDec >> 2) return cpu.lazy.extra != 0;

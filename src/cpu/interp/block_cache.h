@@ -1,0 +1,78 @@
+// Decoded code: blocks of operations keyed by guest-physical address and mode, and what has to
+// happen to them when the bytes under them change.
+//
+// A block that is no longer true is not freed: every one of its operations is replaced by one that
+// leaves the block, so links and jump-cache entries to it, and the block that is running now, all
+// find their way out. Memory comes back when the arena is full and everything is dropped at once.
+// Thread: the vCPU's.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "cpu/interp/handler.h"
+
+namespace smol::cpu {
+
+inline constexpr u64 kNoPage = ~u64{0};
+
+struct Block {
+  u64 physical = 0;
+  u64 second_page = kNoPage;  // of a split instruction: the guest-physical page of its second part
+  u32 mode = 0;
+  u32 bytes = 0;  // of code in the first page, and in the second one
+  u32 second_bytes = 0;
+  u32 op_count = 0;
+  bool stale = false;
+  Block* next = nullptr;  // in the hash chain
+  Op* ops() { return reinterpret_cast<Op*>(this + 1); }
+};
+static_assert(sizeof(Block) % alignof(Op) == 0);
+
+class BlockCache {
+ public:
+  static constexpr u64 kArenaSize = 96 * kMiB;
+
+  BlockCache();
+  ~BlockCache();
+  BlockCache(const BlockCache&) = delete;
+  BlockCache& operator=(const BlockCache&) = delete;
+
+  Block* find(u64 physical, u32 mode) const {
+    for (Block* block = heads_[hash(physical, mode)]; block != nullptr; block = block->next)
+      if (block->physical == physical && block->mode == mode) return block;
+    return nullptr;
+  }
+  // Room for a block of that many operations; nullptr when the arena is full (clear() then).
+  Block* allocate(u32 operations);
+  // Enters the block allocated last. Returns through new_pages the pages that had no code before
+  // (0-2).
+  void insert(Block* block, std::vector<u64>& new_pages);
+  // Drops blocks that overlap the bytes. Returns true when the page has no code any more.
+  bool invalidate(u64 physical, u64 size, std::vector<u64>& empty_pages);
+  void clear(std::vector<u64>& empty_pages);
+  u64 used_bytes() const { return used_; }
+
+ private:
+  static constexpr u32 kHeads = 1 << 15;
+  struct Page {
+    u32 granules = 0;  // bit i: bytes [128 i, 128 i + 128) are in some block
+    std::vector<Block*> blocks;
+  };
+  static u32 hash(u64 physical, u32 mode) {
+    return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> 49);
+  }
+  static u32 granules_of(u32 offset, u64 size);
+  static u32 granules_of(const Block& block, u64 page);
+  static bool overlaps(const Block& block, u64 page, u32 offset, u64 size);
+  void retire(Block* block);
+  void add_to_page(u64 page, Block* block, std::vector<u64>& new_pages);
+
+  u8* arena_ = nullptr;
+  u64 used_ = 0;
+  std::vector<Block*> heads_;
+  std::unordered_map<u64, Page> pages_;
+};
+
+}  // namespace smol::cpu
