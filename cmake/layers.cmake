@@ -22,6 +22,6 @@ smol_layer(devices/virtio/rng DEPENDS devices/virtio/queue)
 smol_layer(devices/virtio/vsock DEPENDS devices/virtio/queue)
 smol_layer(vmm DEPENDS hypervisor/kvm hypervisor/soft arch/x86_64 storage devices/legacy
            devices/virtio/transport devices/virtio/console devices/virtio/block
-           devices/virtio/rng)
+           devices/virtio/rng devices/virtio/vsock)
 smol_layer(image DEPENDS base)
 smol_layer(machines DEPENDS image)

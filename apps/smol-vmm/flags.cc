@@ -20,7 +20,7 @@ constexpr const char* kNotYet[] = {"--api-socket", "--firmware",  "--net",      
                                    "--generic-vhost-user"};
 
 struct Texts {
-  std::string accel = "auto", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file;
+  std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file;
   std::vector<std::string> disks;
   int verbosity = 0;
   bool version = false;
@@ -45,6 +45,8 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--serial", texts.serial, "16550 at COM1: off, null, tty, file=PATH (default tty)")->type_name("MODE");
   app.add_option("--console", texts.console, "virtio console: off, null, tty, file=PATH (default off)")->type_name("MODE");
   app.add_option("--accel", texts.accel, "auto, kvm or soft (default auto)")->type_name("NAME");
+  app.add_option("--tables", texts.tables, "acpi (default), or mp: MP table, virtio devices on the command line")
+      ->type_name("NAME");
   app.add_flag("--debug-exit", config.debug_exit, "port 0xf4 ends the machine with status (code << 1) | 1");
   app.add_flag("--deterministic", config.deterministic, "software CPU: time from the instruction count, every run alike");
   app.add_option("--stats", config.stats_file, "write counters as JSON when the machine ends")->type_name("FILE");
@@ -61,6 +63,7 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
                       : texts.verbosity == 1 ? base::LogLevel::kInfo
                                              : base::LogLevel::kDebug);
   TRY_ASSIGN(config.accel, vmm::parse_accel(texts.accel));
+  TRY_ASSIGN(config.tables, vmm::parse_tables(texts.tables));
   TRY(vmm::parse_cpus(texts.cpus, config));
   TRY(vmm::parse_memory(texts.memory, config));
   if (!texts.rng.empty()) TRY(vmm::parse_rng(texts.rng, config));

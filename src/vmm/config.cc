@@ -21,6 +21,12 @@ Result<Accel> parse_accel(std::string_view name) {
   return fail("unknown accelerator '{}': auto, kvm and soft are known", name);
 }
 
+Result<Tables> parse_tables(std::string_view name) {
+  if (name == "acpi") return Tables::kAcpi;
+  if (name == "mp") return Tables::kMpTable;
+  return fail("unknown tables '{}': acpi and mp are known", name);
+}
+
 Result<> validate(const MachineConfig& config) {
   if (config.kernel.empty()) return fail("no kernel was given (--kernel FILE)");
   if (config.cpus != 1) return fail("{} CPUs were asked for: machines have 1 CPU so far", config.cpus);

@@ -30,7 +30,9 @@ struct VsockConfig {
   std::string socket;  // '@name': abstract namespace
 };
 
-enum class Tables { kAuto, kAcpi, kMpTable };  // how the machine is described to the kernel
+// How the machine is described to its kernel: ACPI tables, or an Intel MP table and virtio devices on the command line.
+enum class Tables { kAcpi, kMpTable };
+Result<Tables> parse_tables(std::string_view name);
 
 struct MachineConfig {
   Accel accel = Accel::kAuto;
@@ -39,7 +41,7 @@ struct MachineConfig {
   u64 memory_size = 512 * kMiB;  // bytes
   bool memory_shared = true;
   std::string kernel, initramfs, cmdline;
-  Tables tables = Tables::kAuto;
+  Tables tables = Tables::kAcpi;
   ConsoleConfig serial{.mode = ConsoleMode::kTty, .file = {}};
   ConsoleConfig console;
   std::vector<DiskConfig> disks;

@@ -4,14 +4,17 @@
 
 #include "arch/x86_64/boot.h"
 #include "arch/x86_64/memory_map.h"
-#include "arch/x86_64/mp_table.h"
 #include "arch/x86_64/virtio_command_line.h"
 #include "base/log.h"
+#include "devices/virtio/console/console.h"
+#include "devices/virtio/vsock/vsock.h"
 
 #include "vmm/accel.h"
 
 namespace smol::vmm {
 namespace {
+
+constexpr int kFlushMilliseconds = 2000;
 
 u64 monotonic_ns() {
   timespec time{};
@@ -27,6 +30,8 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   TRY_ASSIGN(machine->loop_, base::EventLoop::create());
   TRY(machine->create_vm());
   TRY(machine->add_legacy());
+  TRY(machine->add_rtc());
+  TRY(machine->add_acpi());
   TRY(machine->add_serial());
   TRY(machine->add_console());
   TRY(machine->add_disks());
@@ -90,9 +95,9 @@ Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> devi
 
 Result<> Machine::load() {
   namespace x86 = arch::x86_64;
-  TRY(x86::write_mp_table(*memory_, config_.cpus));
+  TRY_ASSIGN(const auto rsdp, write_tables());
   std::string cmdline = config_.cmdline;
-  if (!virtio_.empty()) {
+  if (!virtio_.empty() && !rsdp) {
     // Words behind " -- " are init's; devices go before them.
     const std::size_t separator = cmdline.find(" -- ");
     const std::string devices = " " + x86::virtio_mmio_arguments(static_cast<u32>(virtio_.size()));
@@ -101,7 +106,7 @@ Result<> Machine::load() {
   TRY_ASSIGN(const x86::BootPlan plan, x86::load_kernel_files(*memory_, {.kernel = config_.kernel,
                                                                          .initrd = config_.initramfs,
                                                                          .command_line = cmdline,
-                                                                         .rsdp = std::nullopt}));
+                                                                         .rsdp = rsdp}));
   base::log_info("kernel: {} ({})", config_.kernel, name_of(plan.kind));
   TRY_ASSIGN(vcpu_, vm_->create_vcpu(0));
   return vcpu_->set_state(plan.state);
@@ -133,6 +138,9 @@ Result<MachineEnd> Machine::run() {
   });
   std::thread vcpu([this] { run_vcpu(); });
   vcpu.join();
+  // What the guest sent before its end still goes out.
+  if (console_ != nullptr) console_->flush(kFlushMilliseconds);
+  if (vsock_ != nullptr) vsock_->flush(kFlushMilliseconds);
   loop_->stop();
   devices.join();
   stats_.instructions = vcpu_->retired_instructions();

@@ -29,6 +29,7 @@ class Uart16550;
 }
 namespace smol::devices::virtio {
 class Console;
+class Vsock;
 }
 
 namespace smol::vmm {
@@ -62,12 +63,16 @@ class Machine : private devices::legacy::MachineEvents {
   // Assembling, in this order.
   Result<> create_vm();
   Result<> add_legacy();
+  Result<> add_rtc();
+  Result<> add_acpi();
   Result<> add_serial();
   Result<> add_console();
   Result<> add_disks();
   Result<> add_rng();
   Result<> add_vsock();
   Result<> load();
+  // MP table always, ACPI tables when configured: gives the RSDP's address then.
+  Result<std::optional<memory::GuestPhysical>> write_tables();
   Result<> add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device);
   devices::InterruptLine& line(u32 gsi);
   Result<> add_port_device(std::unique_ptr<devices::Device> device, u64 port, u64 size);
@@ -103,6 +108,7 @@ class Machine : private devices::legacy::MachineEvents {
   std::unique_ptr<devices::legacy::I8042> keyboard_;
   devices::legacy::Uart16550* uart_ = nullptr;
   devices::virtio::Console* console_ = nullptr;
+  devices::virtio::Vsock* vsock_ = nullptr;
   base::UniqueFd serial_file_;
   int serial_out_ = -1;
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread

@@ -1,0 +1,43 @@
+// How the machine is described to its kernel. With ACPI: tables in memory, and the power management ports behind them. Without: the MP
+// table, and the virtio devices on the command line; our own small kernels are built without ACPI and start quicker.
+#include <time.h>
+
+#include "arch/x86_64/acpi.h"
+#include "arch/x86_64/mp_table.h"
+#include "devices/legacy/acpi_pm.h"
+#include "vmm/machine.h"
+
+namespace smol::vmm {
+
+namespace x86 = arch::x86_64;
+using devices::legacy::AcpiPm;
+
+namespace {
+
+u64 monotonic_ns() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
+}
+
+}  // namespace
+
+Result<> Machine::add_acpi() {
+  if (config_.tables != Tables::kAcpi) return {};
+  devices::legacy::MachineEvents& events = *this;
+  return add_port_device(std::make_unique<AcpiPm>(events, line(x86::kAcpiIrq),
+                                                  devices::legacy::PowerButton::kEventDevice, monotonic_ns),
+                         AcpiPm::kPort, AcpiPm::kSize);
+}
+
+Result<std::optional<memory::GuestPhysical>> Machine::write_tables() {
+  TRY(x86::write_mp_table(*memory_, config_.cpus));
+  if (config_.tables != Tables::kAcpi) return std::nullopt;
+  x86::AcpiConfig acpi{.cpu_count = config_.cpus, .serial = config_.serial.mode != ConsoleMode::kOff, .virtio = {}};
+  for (u32 i = 0; i < virtio_.size(); ++i)
+    acpi.virtio.push_back({.address = x86::virtio_mmio_address(i), .irq = x86::virtio_mmio_irq(i)});
+  TRY_ASSIGN(const memory::GuestPhysical rsdp, x86::write_acpi_tables(*memory_, acpi));
+  return rsdp;
+}
+
+}  // namespace smol::vmm
