@@ -32,7 +32,7 @@ class FakeQueue {
     descriptors = base;
     available = base + descriptor_table_size(size);
     used = base::align_up(available + available_ring_size(size), 4);
-    for (u64 i = 0; i < footprint(size); ++i) CHECK(memory.store<u8>(GuestPhysical(base + i), 0));
+    CHECK(memory.write(GuestPhysical(base), std::vector<u8>(footprint(size))));
     for (u16 i = size; i != 0; --i) free_.push_back(static_cast<u16>(i - 1));
     chain_lengths_.resize(size);
   }
