@@ -311,7 +311,8 @@ bool is_known_difference(const Instruction& ours, const ZydisDecodedInstruction&
   if ((z.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0 && z.raw.modrm.mod == 0 && z.raw.modrm.rm == 4 &&
       z.raw.sib.base == 5 && z.raw.rex.B == 1 && z.length == ours.length)
     return true;
-  // MOVSXD r16: the source has four bytes on AMD's processors (a page's end shows it), in registers too.
+  // MOVSXD r16: the source has four bytes on AMD's processors (a page's end shows it), in registers
+  // too.
   if (z.mnemonic == ZYDIS_MNEMONIC_MOVSXD && ours.operand_size == 2 && !ours.has_modrm_memory)
     return true;
   // The upper half of MOVMSK's result is zero whatever REX.W says.
