@@ -39,7 +39,6 @@ void declare_run(CLI::App& run, MachineRun& request) {
   run.add_flag("--verbose", request.verbose, "show the kernel's messages on standard error");
   run.footer("The command follows, best after --; default: sh. Exit status: the command's; 128+N for signal N; 124 after a\n"
              "timeout; 125-127 as a shell has them; 1 for what went wrong before.");
-  run.prefix_command();
 }
 
 int usage_error(std::string_view text) {
@@ -47,19 +46,23 @@ int usage_error(std::string_view text) {
   return 2;
 }
 
-// What stands before the command and is not supported yet.
-std::optional<std::string> unsupported(int argc, char** argv) {
-  for (int i = 3; i < argc; ++i) {
-    const std::string_view word(argv[i]);
-    if (word == "--" || !word.starts_with("-")) return std::nullopt;
-    for (const std::string_view flag : kNotYet)
-      if (word == flag || word.starts_with(std::string(flag) + "="))
-        return fmt::format("{} is not supported yet", flag);
-    // A flag with its value as the next word.
-    for (const std::string_view flag : {"--cpus", "--mem", "-e", "--env", "-w", "--workdir", "--user", "--hostname", "--rootfs",
-                                        "--kernel", "--initrd", "--append", "--accel", "--timeout", "--stats"})
-      if (word == flag) ++i;
+// Where the command begins in argv (argc: there is none): behind `--`, or at the first word that is neither an option nor its value.
+// What stands before it is for the parser.
+int command_start(const CLI::App& run, int argc, char** argv, int first) {
+  for (int i = first; i < argc; ++i) {
+    const std::string word(argv[i]);
+    if (word == "--" || word.size() < 2 || word[0] != '-') return i;
+    const CLI::Option* const option = run.get_option_no_throw(word);
+    if (option != nullptr && option->get_expected_max() > 0 && option->get_items_expected_max() > 0) ++i;
   }
+  return argc;
+}
+
+std::optional<std::string> unsupported(int argc, char** argv, int first) {
+  for (int i = first; i < argc; ++i)
+    for (const std::string_view flag : kNotYet)
+      if (const std::string_view word(argv[i]); word == flag || word.starts_with(std::string(flag) + "="))
+        return fmt::format("{} is not supported yet", flag);
   return std::nullopt;
 }
 
@@ -83,14 +86,21 @@ Parsed parse(int argc, char** argv) {
   kernel_command->require_subcommand(1);
   auto* const path_command = kernel_command->add_subcommand("path", "print a kernel's path: an ELF file with a PVH note");
   path_command->add_option("name", kernel.name, "micro or full")->required();
-  if (argc > 3 && (std::string_view(argv[1]) == "machine" || std::string_view(argv[1]) == "vm") &&
-      std::string_view(argv[2]) == "run")
-    if (const auto flag = unsupported(argc, argv)) {
+  const bool runs = argc > 2 && (std::string_view(argv[1]) == "machine" || std::string_view(argv[1]) == "vm") &&
+                    std::string_view(argv[2]) == "run";
+  int options_end = argc;
+  if (runs) {
+    options_end = command_start(*run_command, argc, argv, 3);
+    int command = options_end;
+    if (command < argc && std::string_view(argv[command]) == "--") ++command;
+    run.command.assign(argv + command, argv + argc);
+    if (const auto flag = unsupported(options_end, argv, 3)) {
       parsed.exit_status = usage_error(*flag);
       return parsed;
     }
+  }
   try {
-    app.parse(argc, argv);
+    app.parse(options_end, argv);
   } catch (const CLI::CallForHelp&) {
     const CLI::App* asked = &app;
     for (const CLI::App* const part : {machine, run_command, doctor_command, version_command, kernel_command, path_command})
@@ -102,8 +112,6 @@ Parsed parse(int argc, char** argv) {
     return parsed;
   }
   if (run_command->parsed()) {
-    run.command = run_command->remaining();
-    if (!run.command.empty() && run.command.front() == "--") run.command.erase(run.command.begin());
     parsed.request = run;
   } else if (doctor_command->parsed()) {
     parsed.request = doctor;

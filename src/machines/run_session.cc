@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t kConsoleKept = 64 * kKiB;
 constexpr std::size_t kOutputHeld = 1 * kMiB;       // beyond it the guest is not read until the reader catches up
 constexpr u64 kSecond = 1'000'000'000;
-constexpr u64 kEndGrace = 5 * kSecond;              // from EXIT to the monitor's end
+constexpr u64 kEndGrace = 5 * kSecond;              // from the monitor's SIGTERM to its end
 
 Result<std::string> random_name() {
   u8 bytes[8];
@@ -177,6 +177,8 @@ Result<> RunSession::handle(const Frame& frame) {
           default: return fail("the guest's exit report has the unknown kind {}", report.kind);
         }
       }
+      // Nothing of the machine is needed any more (init has synced what it mounted): its end need not wait for the guest's.
+      monitor_->kill(SIGTERM);
       grace_->arm(kEndGrace);
       return {};
     }
@@ -343,7 +345,12 @@ void RunSession::monitor_ended() {
     while (::poll(&ready, 1, 0) > 0 && (ready.revents & POLLIN) != 0)
       fd == monitor_->console() ? read_console() : read_errors();
   }
-  if (!outcome_) outcome_ = outcome_of_monitor(status);
+  if (!outcome_) {
+    outcome_ = outcome_of_monitor(status);
+  } else if (outcome_->message.empty() && WIFEXITED(status) && WEXITSTATUS(status) == 1) {
+    // The program ended well and the monitor did not (statistics that could not be written, say).
+    outcome_ = RunOutcome{outcome_->status, outcome_of_monitor(status).message};
+  }
   if (out_.held.empty() && err_.held.empty()) finish(*outcome_);
 }
 
