@@ -190,6 +190,7 @@ struct TlbEntry {
 
 struct Msrs {
   u64 star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0, tsc_aux = 0;
+  u64 mtrr_variable[16] = {}, mtrr_fixed[11] = {};  // base and mask by turns; 64K, 16K, 4K ranges
   u64 sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   u64 pat = 0x0007040600070406, misc_enable = 1, mtrr_def_type = 0xc06, debugctl = 0,
       tsc_adjust = 0;

@@ -21,6 +21,11 @@ class Environment {
   virtual bool read_msr(u32 index, u64& value) = 0;
   virtual bool write_msr(u32 index, u64 value) = 0;
   virtual u64 read_tsc() = 0;
+  // 64 random bits for RDRAND and RDSEED; false: none to be had (CF = 0).
+  virtual bool random(u64& value) {
+    value = 0;
+    return false;
+  }
   virtual u8 read_cr8() = 0;  // task priority class, 0-15
   virtual void write_cr8(u8 value) = 0;
 };
