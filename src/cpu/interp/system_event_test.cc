@@ -337,9 +337,13 @@ TEST(ProtectedEvent, BadTssStackIsInvalidTss) {
   SystemMachine m;
   m.protected_mode();
   m.put<u32>(kTss + 8, kReadOnly);
-  m.gate(10, 0x8e, kConforming);  // can be taken without a change of stack
+  m.gate(10, 0x8e, kConforming);            // can be taken without a change of stack
+  m.put<u16>(kHandlers + 10 * 16, 0xfeeb);  // jmp $: it runs in ring 3
   m.user(false);
-  ASSERT_EQ(m.vector({0x0f, 0x0b}), 10);
+  m.code(kUserCode, {0x0f, 0x0b});
+  EXPECT_FALSE(m.run());
+  EXPECT_EQ(m.stop, Stop::kEndOfSlice);
+  EXPECT_EQ(m.cpu().rip, kHandlers + 10 * 16);
   EXPECT_EQ(m.pushed(0), kReadOnly | 1u);
 }
 

@@ -100,6 +100,7 @@ TEST(System, MsrsKeepTheirValues) {
     m.long_mode();
     m.cpu().gpr[kRcx] = index;
     m.cpu().gpr[kRax] = 0x06060000;
+    m.cpu().gpr[kRdx] = 0;
     ASSERT_EQ(m.vector({0x0f, 0x30, 0x31, 0xc0, 0x0f, 0x32}), -1) << index;
     EXPECT_EQ(m.cpu().gpr[kRax], 0x06060000u) << index;
   }
@@ -266,9 +267,11 @@ TEST(System, LookUps) {
   verify.cpu().gpr[kRax] = kReadOnly;
   ASSERT_EQ(verify.vector({0x0f, 0x00, 0xe0}), -1);  // verr ax
   EXPECT_TRUE(condition_holds(verify.cpu(), 4));
-  verify.long_mode();
-  ASSERT_EQ(verify.vector({0x0f, 0x00, 0xe8}), -1);  // verw ax
-  EXPECT_FALSE(condition_holds(verify.cpu(), 4));
+  SystemMachine write;
+  write.long_mode();
+  write.cpu().gpr[kRax] = kReadOnly;
+  ASSERT_EQ(write.vector({0x0f, 0x00, 0xe8}), -1);  // verw ax
+  EXPECT_FALSE(condition_holds(write.cpu(), 4));
 }
 
 // --- Far transfers
@@ -482,6 +485,7 @@ TEST(System, ExtendedControlRegister) {
   m.long_mode();
   m.cpu().cr4 |= kCr4Osxsave;
   m.cpu().gpr[kRax] = 3;
+  m.cpu().gpr[kRdx] = m.cpu().gpr[kRcx] = 0;
   ASSERT_EQ(m.vector({0x0f, 0x01, 0xd1, 0x31, 0xc0, 0x0f, 0x01, 0xd0}), -1);
   EXPECT_EQ(m.cpu().gpr[kRax], 3u);
   expect_refused({{{0x0f, 0x01, 0xd1}, 2},

@@ -201,6 +201,7 @@ class SystemMachine {
       put<u32>(kTss + 4, kKernelStack);
       put<u32>(kTss + 8, kDataSel);
     }
+    put<u16>(kTss + 102, 0x68);  // no I/O bitmap
     c.ldtr = null_segment(0, 0);
   }
   void load_flat(u16 code_selector, u16 data_selector, u8 ring, bool wide) {
