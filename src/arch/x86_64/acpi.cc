@@ -81,8 +81,8 @@ void put_full_hardware(std::vector<u8>& fadt) {
 
 std::vector<u8> build_fadt(const AcpiConfig& config, GuestPhysical dsdt, GuestPhysical facs) {
   constexpr u32 kWbinvd = 1u << 0, kC1 = 1u << 2, kPowerButtonMethod = 1u << 4,
-                kSleepButtonMethod = 1u << 5, kTimer32 = 1u << 8, kResetRegister = 1u << 10,
-                kReducedHardware = 1u << 20;
+                kSleepButtonMethod = 1u << 5, kNoRtcStatus = 1u << 6, kTimer32 = 1u << 8,
+                kResetRegister = 1u << 10, kReducedHardware = 1u << 20;
   constexpr u16 kLegacyDevices = 1u << 0, kNoVga = 1u << 2, kNoRtc = 1u << 5;
   std::vector<u8> fadt = begin_table("FACP", 6, 276);
   const bool reduced = config.hardware == AcpiHardware::kReduced;
@@ -95,7 +95,7 @@ std::vector<u8> build_fadt(const AcpiConfig& config, GuestPhysical dsdt, GuestPh
       fadt, 109,
       static_cast<u16>(kNoVga | (config.serial ? kLegacyDevices : 0) | (config.rtc ? 0 : kNoRtc)));
   put<u32>(fadt, 112,
-           kWbinvd | kC1 | kSleepButtonMethod | kResetRegister |
+           kWbinvd | kC1 | kSleepButtonMethod | kNoRtcStatus | kResetRegister |
                (reduced ? kReducedHardware | kPowerButtonMethod : kTimer32));
   put_port(fadt, 116, kAcpiResetPort, 1);
   fadt[128] = kAcpiResetValue;

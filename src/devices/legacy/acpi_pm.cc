@@ -17,9 +17,10 @@ enum Offset : u64 {
   kEventRegister = 0x14
 };
 
-constexpr u16 kPowerButtonBit = 1u << 8;       // PM1 status and enable
-constexpr u16 kImplemented = kPowerButtonBit;  // of both registers
-constexpr u16 kControlKept = 0x1c07;           // SCI_EN, BM_RLD, GBL_RLS, SLP_TYP
+constexpr u16 kPowerButtonBit = 1u << 8;  // of PM1 status and enable
+constexpr u16 kEnableKept =
+    0x0721;  // timer, global lock, power and sleep button, RTC: stored, as drivers check
+constexpr u16 kControlKept = 0x1c07;  // SCI_EN, BM_RLD, GBL_RLS, SLP_TYP
 constexpr u16 kSciEnable = 1, kSleepEnable = 1u << 13;
 constexpr u8 kSleepControlEnable = 1u << 5;
 constexpr u8 kTypeS5 = 0;
@@ -94,7 +95,7 @@ void AcpiPm::write_byte(u64 offset, u8 value) {
       break;  // write 1 to clear
     case kEnable:
     case kEnable + 1:
-      enable_ = ((enable_ & others(kEnable)) | placed(kEnable)) & kImplemented;
+      enable_ = ((enable_ & others(kEnable)) | placed(kEnable)) & kEnableKept;
       break;
     case kControl:
     case kControl + 1: {

@@ -44,7 +44,7 @@ TEST_F(AcpiPmTest, FixedPowerButton) {
   fixed.press_power_button();
   EXPECT_FALSE(line.level) << "not enabled";
   write16(2, 0xffff);
-  EXPECT_EQ(read16(2), 0x100);
+  EXPECT_EQ(read16(2), 0x721);
   EXPECT_TRUE(line.level);
   EXPECT_EQ(read16(0), 0x100);
   write16(0, 0x0001);
