@@ -8,6 +8,7 @@
 #include <array>
 
 #include "arch/x86_64/elf.h"
+#include "arch/x86_64/initrd_check.h"
 #include "arch/x86_64/loaders.h"
 #include "base/check.h"
 
@@ -77,6 +78,8 @@ Result<LoadedInitrd> load_initrd(LoadMap& map, const ImageSource* initrd, u64 li
   if (auto read = initrd->load(0, map.memory(), start, size); !read) {
     return wrap(read.error(), "reading {}", what);
   }
+  TRY_ASSIGN(const ByteSpan bytes, map.memory().slice(start, size));
+  TRY(check_initrd(bytes, what));
   return LoadedInitrd{start, size};
 }
 
