@@ -54,9 +54,15 @@ void fuzz_request(testing::FakeHost& host, testing::FuzzInput& input) {
   header.sector = input.take<u8>() % 4 == 0 ? input.take<u64>() : input.take<u8>();
   CHECK(host.memory->store(GuestPhysical(FakeHost::kDataBase), header));
   const bool writable = input.take<u8>() % 2 == 0;
-  const u32 length = input.take<u8>() % 2 == 0 ? u32{input.take<u8>()} * 16 : input.length();
-  const std::string bytes = input.bytes(16);
-  host.put(FakeHost::kDataBase + 4096, bytes);
+  const u8 shape = input.take<u8>();
+  const u32 length = shape % 3 == 0   ? u32{input.take<u8>()} % 8 * 512
+                     : shape % 3 == 1 ? u32{input.take<u8>()} % 3 * 16
+                                      : input.length();
+  const struct {
+    u64 sector;
+    u32 count, flags;
+  } range{input.take<u8>(), input.take<u8>() % 64u, input.take<u8>() % 3u};
+  CHECK(host.memory->store(GuestPhysical(FakeHost::kDataBase + 4096), range));
   std::vector<testing::Buffer> buffers{{FakeHost::kDataBase, 16, false},
                                        {FakeHost::kDataBase + 4096, length, writable},
                                        {FakeHost::kDataBase + 64, 1, true}};

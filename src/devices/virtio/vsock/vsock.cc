@@ -35,6 +35,7 @@ void Vsock::reset() {
   input_.clear();
   resets_.clear();
   transmit_stalled_ = false;
+  next_host_port_ = kFirstHostPort;
   std::vector<u64> ids;
   for (const auto& [id, connection] : connections_) ids.push_back(id);
   // What the guest had sent still reaches the host; all else ends.

@@ -43,6 +43,9 @@ class Vsock final : public VirtioDevice {
   static constexpr u16 kEventQueue = 2;
   static constexpr std::size_t kMaxConnections = 512;
   static constexpr std::size_t kMaxResets = 256;
+  // Ports that streams opened by the host have on their side: from here up, away from those that
+  // guests connect to.
+  static constexpr u32 kFirstHostPort = 1u << 30;
 
   struct Config {
     u64 guest_cid = 3;   // 3 .. 2^32-2
@@ -120,7 +123,7 @@ class Vsock final : public VirtioDevice {
   DeviceHost* host_ = nullptr;
 
   u64 next_id_ = 1;
-  u32 next_host_port_ = 1u << 30;
+  u32 next_host_port_ = kFirstHostPort;
   std::unordered_map<u64, std::unique_ptr<Connection>> connections_;  // by id
   std::unordered_map<u64, u64> streams_;                              // stream_key -> id
   std::deque<u64> control_;         // ids with pending control packets

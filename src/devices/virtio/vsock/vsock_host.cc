@@ -91,7 +91,7 @@ void Vsock::set_stream(Connection& connection, u32 guest_port, u32 host_port) {
 u32 Vsock::free_host_port() {
   for (;;) {
     const u32 port = next_host_port_++;
-    if (port < (1u << 30)) continue;  // wrapped: below are ports that guests connect to
+    if (port < kFirstHostPort) continue;  // wrapped
     if (std::ranges::none_of(connections_,
                              [port](const auto& entry) { return entry.second->host_port == port; }))
       return port;
