@@ -50,6 +50,11 @@ template <u32 kBytes, bool kAligned>
   return __builtin_expect(miss == 0, 1);
 }
 
+// probe_write, but quick when the TLB has the range writable.
+inline bool probe_writable(Cpu* cpu, u64 address, u32 size) {
+  return tlb_slot(cpu, address)->write_tag == tag_of(cpu, address, size) || probe_write(cpu, address, size);
+}
+
 // The whole access with every check, out of line. False with the reason in cpu->stop. size: 1-16
 // bytes.
 bool read_operand(Cpu* cpu, const Op* op, bool flat, bool aligned, void* into, u32 size);

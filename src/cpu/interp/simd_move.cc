@@ -155,7 +155,7 @@ bool masked_store(Cpu* cpu, const Op* op, const u8* data, const u8* mask) {
   if (first == kBytes) return true;
   u64 address;
   if (!ea_general(cpu, op, kBytes, true, address)) return false;
-  if (!probe_write(cpu, address + first, last - first + 1)) return false;
+  if (!probe_writable(cpu, address + first, last - first + 1)) return false;
   for (u32 i = first; i <= last; ++i)
     if ((mask[i] & 0x80) && !write_memory(cpu, address + i, data[i])) return false;
   return true;

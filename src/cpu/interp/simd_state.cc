@@ -70,7 +70,7 @@ bool fxsave(Cpu* cpu, const Op* op, bool flat) {
   if (cpu->cr0 & (kCr0Em | kCr0Ts)) return raise(*cpu, kDeviceNotAvailable);
   u64 address;
   if (!area_address(cpu, op, flat, kFxsaveSize, 16, true, address)) return false;
-  if (!probe_write(cpu, address, kFxsaveSize)) return false;
+  if (!probe_writable(cpu, address, kFxsaveSize)) return false;
   alignas(16) u8 image[416] = {};
   const u32 registers = xmm_registers(op);
   sync_guest_mxcsr(*cpu);
@@ -135,7 +135,7 @@ bool xsave(Cpu* cpu, const Op* op, bool flat, SaveKind kind) {
   const u64 wanted = requested(cpu);
   u64 old_present = 0;
   if (kind != SaveKind::kXsavec && !read_memory(cpu, address + 512, old_present)) return false;
-  if (!probe_write(cpu, address, kXsaveSize)) return false;
+  if (!probe_writable(cpu, address, kXsaveSize)) return false;
   sync_guest_mxcsr(*cpu);
   const u64 used = in_use(cpu) & wanted;
   // MXCSR other than its initial value counts as SSE in use for XSAVEC (SDM vol. 2, XSAVEC).
@@ -228,28 +228,35 @@ SMOL_HANDLER(area_handler) {
 
 }  // namespace
 
-bool lower_state(const Request& request) {
-  const Instruction& instruction = request.instruction;
+namespace {
+
+bool use_area(const Request& request, const Forms& forms) {
   u8& aux = request.out.op.aux;
-  aux = instruction.operand_size == 8 ? kWide : 0;
+  aux = request.instruction.operand_size == 8 ? kWide : 0;
   if (request.mode.code_size == CodeSize::k64) aux |= kCode64;
-  switch (instruction.opcode) {
+  return request.use(forms);
+}
+
+}  // namespace
+
+bool lower_state(const Request& request) {
+  switch (request.instruction.opcode) {
     case Opcode::kLdmxcsr:
       return request.use(kLdmxcsrForms);
     case Opcode::kStmxcsr:
       return request.use(kStmxcsrForms);
     case Opcode::kFxsave:
-      return request.use(SMOL_AREA_FORMS(fxsave));
+      return use_area(request, SMOL_AREA_FORMS(fxsave));
     case Opcode::kFxrstor:
-      return request.use(SMOL_AREA_FORMS(fxrstor));
+      return use_area(request, SMOL_AREA_FORMS(fxrstor));
     case Opcode::kXsave:
-      return request.use(SMOL_AREA_FORMS(xsave));
+      return use_area(request, SMOL_AREA_FORMS(xsave));
     case Opcode::kXsaveopt:
-      return request.use(SMOL_AREA_FORMS(xsaveopt));
+      return use_area(request, SMOL_AREA_FORMS(xsaveopt));
     case Opcode::kXsavec:
-      return request.use(SMOL_AREA_FORMS(xsavec));
+      return use_area(request, SMOL_AREA_FORMS(xsavec));
     case Opcode::kXrstor:
-      return request.use(SMOL_AREA_FORMS(xrstor));
+      return use_area(request, SMOL_AREA_FORMS(xrstor));
     default:
       return false;  // XSAVES, XRSTORS: not in any model
   }

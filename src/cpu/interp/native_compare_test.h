@@ -1,0 +1,211 @@
+// Runs one instruction both ways, on the host's own processor and through decoder, lowering and
+// handler, from the same state, and compares everything it can change: general registers,
+// arithmetic flags, x87, XMM, MXCSR and a piece of memory. x86-64 hosts only; all floating-point
+// exceptions are masked on the native side.
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/decoder/instruction.h"
+#include "cpu/interp/fpu_state.h"
+#include "cpu/interp/handler.h"
+#include "cpu/interp/host_fp.h"
+
+namespace smol::cpu::test {
+
+struct alignas(64) NativeState {
+  u8 image[512];                  // FXSAVE64
+  u64 rax = 0, rcx = 0, rdx = 0;  // at 512
+  u64 rsi = 0;                    // address of memory
+  u64 rflags = 0x202;
+  u64 unused[3];
+  u8 memory[128];  // at 576
+};
+
+inline thread_local bool instruction_retired = false;
+SMOL_HANDLER_ABI inline HandlerResult after_instruction(Cpu*, const Op*) {
+  instruction_retired = true;
+#if !SMOL_TAIL_CALLS
+  return nullptr;
+#endif
+}
+
+class NativeCompare {
+ public:
+  NativeCompare() : cpu_(std::make_unique<Cpu>()), tlb_(kTlbEntries) {
+    code_ = static_cast<u8*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    cpu_->cr0 |= kCr0Ne | 1;
+    cpu_->cr4 |= kCr4Osfxsr | kCr4Osxmmexcpt | kCr4Osxsave;
+    cpu_->tlb = tlb_.data();
+  }
+  ~NativeCompare() { munmap(code_, 4096); }
+
+  Cpu& cpu() { return *cpu_; }
+
+  void run_native(const std::vector<u8>& bytes, NativeState& state) {
+    std::vector<u8> code = {0x48, 0x0f, 0xae, 0x0f};  // fxrstor64 [rdi]
+    const auto add = [&](std::initializer_list<u8> more) { code.insert(code.end(), more); };
+    add({0x48, 0x8b, 0x87, 0x00, 0x02, 0, 0});  // mov rax, [rdi + 512]
+    add({0x48, 0x8b, 0x8f, 0x08, 0x02, 0, 0});  // mov rcx, [rdi + 520]
+    add({0x48, 0x8b, 0x97, 0x10, 0x02, 0, 0});  // mov rdx, [rdi + 528]
+    add({0x48, 0x8b, 0xb7, 0x18, 0x02, 0, 0});  // mov rsi, [rdi + 536]
+    add({0xff, 0xb7, 0x20, 0x02, 0, 0, 0x9d});  // push [rdi + 544]; popfq
+    code.insert(code.end(), bytes.begin(), bytes.end());
+    add({0x9c, 0x8f, 0x87, 0x20, 0x02, 0, 0});  // pushfq; pop [rdi + 544]
+    add({0x48, 0x89, 0x87, 0x00, 0x02, 0, 0});  // mov [rdi + 512], rax
+    add({0x48, 0x89, 0x8f, 0x08, 0x02, 0, 0});
+    add({0x48, 0x89, 0x97, 0x10, 0x02, 0, 0});
+    add({0x48, 0x0f, 0xae, 0x07, 0xdb, 0xe3, 0xc3});  // fxsave64 [rdi]; fninit; ret
+    std::memcpy(code_, code.data(), code.size());
+    const u32 mxcsr = host_mxcsr();
+    reinterpret_cast<void (*)(NativeState*)>(code_)(&state);
+    set_host_mxcsr(mxcsr);
+  }
+
+  // False when the instruction raised an exception (in cpu().fault).
+  bool run_ours(const std::vector<u8>& bytes, NativeState& state) {
+    Instruction instruction;
+    if (decode(bytes.data(), static_cast<u32>(bytes.size()), DecodeMode{}, instruction) !=
+            DecodeStatus::kOk ||
+        instruction.length != bytes.size()) {
+      ADD_FAILURE() << "does not decode";
+      return false;
+    }
+    name_ = opcode_name(instruction.opcode);
+    Lowered ops[2];
+    Op block[2];
+    prepare(instruction, ops[0].op);
+    const BlockMode mode;
+    if (!lower_simd(instruction, mode, true, ops[0]) &&
+        !lower_x87(instruction, mode, true, ops[0])) {
+      ADD_FAILURE() << name_ << " is not lowered";
+      return false;
+    }
+    block[0] = ops[0].op;
+    block[1].handler = after_instruction;
+    load(state);
+    enter_guest_fp(*cpu_);
+    instruction_retired = false;
+    cpu_->stop = Stop::kNone;
+#if SMOL_TAIL_CALLS
+    block[0].handler(cpu_.get(), &block[0]);
+#else
+    for (const Op* op = &block[0]; op != nullptr;) op = op->handler(cpu_.get(), op);
+#endif
+    leave_guest_fp(*cpu_);
+    store(state);
+    return instruction_retired;
+  }
+
+  // Runs both and compares; false on a difference, which is reported.
+  bool compare(const std::vector<u8>& bytes, const NativeState& start, u32 ignored_flags = 0,
+               u16 ignored_status = 0) {
+    NativeState native = start, ours = start;
+    native.rsi = reinterpret_cast<u64>(native.memory);
+    ours.rsi = reinterpret_cast<u64>(ours.memory);
+    run_native(bytes, native);
+    if (!run_ours(bytes, ours)) {
+      ADD_FAILURE() << name_ << ": raised " << int{cpu_->fault.vector};
+      return false;
+    }
+    std::string difference;
+    const auto check = [&](const char* what, u64 a, u64 b) {
+      if (a != b)
+        difference += std::string(what) + ": native " + hex(a) + ", ours " + hex(b) + "\n";
+    };
+    check("rax", native.rax, ours.rax);
+    check("rcx", native.rcx, ours.rcx);
+    check("rdx", native.rdx, ours.rdx);
+    check("flags", native.rflags & kArithmeticFlags & ~u64{ignored_flags},
+          ours.rflags & kArithmeticFlags & ~u64{ignored_flags});
+    check("fcw", base::load<u16>(native.image), base::load<u16>(ours.image));
+    check("fsw", base::load<u16>(native.image + 2) & ~ignored_status,
+          base::load<u16>(ours.image + 2) & ~ignored_status);
+    check("ftw", native.image[4], ours.image[4]);
+    check("mxcsr", base::load<u32>(native.image + 24), base::load<u32>(ours.image + 24));
+    for (u32 i = 32; i < 416; i += 8)
+      check(("image+" + std::to_string(i)).c_str(), base::load<u64>(native.image + i),
+            base::load<u64>(ours.image + i));
+    for (u32 i = 0; i < 128; i += 8)
+      check(("memory+" + std::to_string(i)).c_str(), base::load<u64>(native.memory + i),
+            base::load<u64>(ours.memory + i));
+    if (difference.empty()) return true;
+    ADD_FAILURE() << name_ << "\n" << difference << describe(start);
+    return false;
+  }
+
+ private:
+  static std::string hex(u64 value) {
+    char text[24];
+    std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(value));
+    return text;
+  }
+  static std::string describe(const NativeState& state) {
+    std::string text = "start: fcw " + hex(base::load<u16>(state.image)) + " fsw " +
+                       hex(base::load<u16>(state.image + 2)) + " mxcsr " +
+                       hex(base::load<u32>(state.image + 24)) + "\n";
+    for (u32 i = 0; i < 3; ++i)
+      text += "st" + std::to_string(i) + " " + hex(base::load<u16>(state.image + 40 + 16 * i)) +
+              ":" + hex(base::load<u64>(state.image + 32 + 16 * i)) + "  xmm" + std::to_string(i) +
+              " " + hex(base::load<u64>(state.image + 168 + 16 * i)) + ":" +
+              hex(base::load<u64>(state.image + 160 + 16 * i)) + "\n";
+    return text + "memory " + hex(base::load<u64>(state.memory + 8)) + ":" +
+           hex(base::load<u64>(state.memory)) + "\n";
+  }
+  static void prepare(const Instruction& instruction, Op& op) {
+    op.dst = instruction.operands[0].reg;
+    op.src = instruction.operands[1].reg;
+    op.aux = instruction.condition;
+    op.immediate = instruction.immediate;
+    op.length = instruction.length;
+    op.base = instruction.has_modrm_memory && instruction.memory.base < 16 ? instruction.memory.base
+                                                                           : kZeroSlot;
+    op.displacement = instruction.memory.displacement;
+  }
+  void load(const NativeState& state) {
+    Cpu& cpu = *cpu_;
+    load_x87_image(cpu, state.image, true);
+    load_xmm_image(cpu, state.image, 16);
+    cpu.mxcsr = base::load<u32>(state.image + 24);
+    cpu.gpr[kRax] = state.rax;
+    cpu.gpr[kRcx] = state.rcx;
+    cpu.gpr[kRdx] = state.rdx;
+    cpu.gpr[kRsi] = cpu.gpr[kRdi] = state.rsi;
+    write_rflags(cpu, state.rflags);
+    for (u64 page = state.rsi & ~u64{4095}; page <= state.rsi + sizeof(state.memory);
+         page += 4096) {
+      TlbEntry& entry = *tlb_slot(&cpu, page);
+      entry.read_tag = entry.write_tag = page | cpu.tlb_generation;
+      entry.addend = 0;
+    }
+  }
+  void store(NativeState& state) {
+    const Cpu& cpu = *cpu_;
+    save_x87_image(cpu, state.image, true);
+    save_xmm_image(cpu, state.image, 16);
+    base::store<u32>(state.image + 24, cpu.mxcsr);
+    state.rax = cpu.gpr[kRax];
+    state.rcx = cpu.gpr[kRcx];
+    state.rdx = cpu.gpr[kRdx];
+    state.rflags = read_rflags(cpu);
+    for (TlbEntry& entry : tlb_) entry = {};
+  }
+
+  std::unique_ptr<Cpu> cpu_;
+  std::vector<TlbEntry> tlb_;
+  u8* code_;
+  const char* name_ = "";
+};
+
+}  // namespace smol::cpu::test
+
+#endif
