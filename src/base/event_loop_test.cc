@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <future>
 #include <thread>
 
 namespace smol::base {
@@ -113,7 +114,12 @@ TEST(EventLoop, PostedFunctionsRunInOrderOnTheLoopThread) {
   loop->post([&] { order.push_back(1); });
   std::thread runner([&] { EXPECT_TRUE(loop->run()); });
   std::thread::id where;
-  loop->post([&] { order.push_back(2); });
+  std::promise<void> running;
+  loop->post([&] {
+    order.push_back(2);
+    running.set_value();
+  });
+  running.get_future().wait();
   loop->call([&] { where = std::this_thread::get_id(); });
   EXPECT_EQ(where, runner.get_id());
   loop->stop();
