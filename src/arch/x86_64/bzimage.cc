@@ -66,7 +66,9 @@ Result<Setup> read_setup(const ImageSource& image) {
   return setup;
 }
 
-Result<std::vector<u8>> read_payload(const ImageSource& image, const Setup& setup) {
+// A copy, not a mapping of the file: a file that shrinks while it is unpacked must not be able to
+// kill us.
+Result<base::Mapping> read_payload(const ImageSource& image, const Setup& setup) {
   const u64 offset = setup.code_start + setup.get<u32>(kPayloadOffset);
   const u64 length = setup.get<u32>(kPayloadLength);
   if (length < 8)
@@ -75,8 +77,11 @@ Result<std::vector<u8>> read_payload(const ImageSource& image, const Setup& setu
     return fail("{} is cut short: its payload ends at {}, the file at {}", image.name(),
                 offset + length, image.size());
   }
-  std::vector<u8> payload(length);
-  TRY(image.read(offset, payload));
+  TRY_ASSIGN(base::Mapping payload,
+             base::Mapping::map(length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0,
+                                "room for the kernel's payload"));
+  (void)madvise(payload.data(), payload.size(), MADV_HUGEPAGE);
+  TRY(image.read(offset, payload.bytes()));
   return payload;
 }
 
@@ -103,7 +108,8 @@ Result<u64> load_protected_code(LoadMap& map, const ImageSource& image, const Se
 }
 
 Result<u64> load_code(LoadMap& map, const ImageSource& image, const Setup& setup) {
-  TRY_ASSIGN(const std::vector<u8> payload, read_payload(image, setup));
+  TRY_ASSIGN(const base::Mapping mapping, read_payload(image, setup));
+  const ConstByteSpan payload = mapping.bytes();
   const std::string name = fmt::format("the vmlinux in {}", image.name());
   const BytesImage plain(payload, name);
   if (is_elf(plain)) return load_vmlinux(map, plain);
