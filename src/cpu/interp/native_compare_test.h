@@ -52,19 +52,21 @@ class NativeCompare {
   Cpu& cpu() { return *cpu_; }
 
   void run_native(const std::vector<u8>& bytes, NativeState& state) {
-    std::vector<u8> code = {0x48, 0x0f, 0xae, 0x0f};  // fxrstor64 [rdi]
+    std::vector<u8> code = {0x49, 0x89, 0xfb, 0x49,
+                            0x0f, 0xae, 0x0b};  // mov r11, rdi; fxrstor64 [r11]
     const auto add = [&](std::initializer_list<u8> more) { code.insert(code.end(), more); };
-    add({0x48, 0x8b, 0x87, 0x00, 0x02, 0, 0});  // mov rax, [rdi + 512]
-    add({0x48, 0x8b, 0x8f, 0x08, 0x02, 0, 0});  // mov rcx, [rdi + 520]
-    add({0x48, 0x8b, 0x97, 0x10, 0x02, 0, 0});  // mov rdx, [rdi + 528]
-    add({0x48, 0x8b, 0xb7, 0x18, 0x02, 0, 0});  // mov rsi, [rdi + 536]
-    add({0xff, 0xb7, 0x20, 0x02, 0, 0, 0x9d});  // push [rdi + 544]; popfq
+    add({0x49, 0x8b, 0x83, 0x00, 0x02, 0, 0});        // mov rax, [r11 + 512]
+    add({0x49, 0x8b, 0x8b, 0x08, 0x02, 0, 0});        // mov rcx, [r11 + 520]
+    add({0x49, 0x8b, 0x93, 0x10, 0x02, 0, 0});        // mov rdx, [r11 + 528]
+    add({0x49, 0x8b, 0xb3, 0x18, 0x02, 0, 0});        // mov rsi, [r11 + 536]
+    add({0x48, 0x89, 0xf7});                          // mov rdi, rsi
+    add({0x41, 0xff, 0xb3, 0x20, 0x02, 0, 0, 0x9d});  // push [r11 + 544]; popfq
     code.insert(code.end(), bytes.begin(), bytes.end());
-    add({0x9c, 0x8f, 0x87, 0x20, 0x02, 0, 0});  // pushfq; pop [rdi + 544]
-    add({0x48, 0x89, 0x87, 0x00, 0x02, 0, 0});  // mov [rdi + 512], rax
-    add({0x48, 0x89, 0x8f, 0x08, 0x02, 0, 0});
-    add({0x48, 0x89, 0x97, 0x10, 0x02, 0, 0});
-    add({0x48, 0x0f, 0xae, 0x07, 0xdb, 0xe3, 0xc3});  // fxsave64 [rdi]; fninit; ret
+    add({0x9c, 0x41, 0x8f, 0x83, 0x20, 0x02, 0, 0});  // pushfq; pop [r11 + 544]
+    add({0x49, 0x89, 0x83, 0x00, 0x02, 0, 0});        // mov [r11 + 512], rax
+    add({0x49, 0x89, 0x8b, 0x08, 0x02, 0, 0});
+    add({0x49, 0x89, 0x93, 0x10, 0x02, 0, 0});
+    add({0x49, 0x0f, 0xae, 0x03, 0xdb, 0xe3, 0xc3});  // fxsave64 [r11]; fninit; ret
     std::memcpy(code_, code.data(), code.size());
     const u32 mxcsr = host_mxcsr();
     reinterpret_cast<void (*)(NativeState*)>(code_)(&state);
@@ -167,6 +169,7 @@ class NativeCompare {
     op.aux = instruction.condition;
     op.immediate = instruction.immediate;
     op.length = instruction.length;
+    op.flags |= kOpCode64;
     op.base = instruction.has_modrm_memory && instruction.memory.base < 16 ? instruction.memory.base
                                                                            : kZeroSlot;
     op.displacement = instruction.memory.displacement;

@@ -147,10 +147,9 @@ SMOL_HANDLER(from_mmx_rr) {
 }
 template <class F, bool kKeepHigh, bool kFlat>
 SMOL_HANDLER(from_mmx_rm) {
-  if (kKeepHigh && x87_error_pending(cpu)) SMOL_TAIL(raise_x87_error, cpu, op);
   u64 source;
   if (!read_operand(cpu, op, kFlat, false, &source, 8)) SMOL_UNWIND;
-  if (!(from_mmx<F, kKeepHigh, kKeepHigh>(cpu, op, source))) SMOL_TAIL(raise_simd_error, cpu, op);
+  if (!(from_mmx<F, kKeepHigh, false>(cpu, op, source))) SMOL_TAIL(raise_simd_error, cpu, op);
   SMOL_NEXT;
 }
 template <class F, bool kKeepHigh>

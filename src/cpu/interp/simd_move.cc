@@ -100,6 +100,7 @@ SMOL_HANDLER(movdq2q) {
 SMOL_HANDLER(emms) {
   if (x87_error_pending(cpu)) SMOL_TAIL(raise_x87_error, cpu, op);
   cpu->x87.empty = 0xff;
+  cpu->x87.top = 0;
   SMOL_NEXT;
 }
 
@@ -176,6 +177,7 @@ SMOL_HANDLER(maskmovq) {
 bool use_masked_store(const Request& request, Handler handler) {
   Op& op = request.out.op;
   op.base = kRdi;
+  op.segment = request.instruction.memory.segment;
   op.index = kZeroSlot;
   op.scale = 0;
   op.displacement = 0;
