@@ -53,11 +53,12 @@ Platform::Signals Platform::take_signals(u32 cpu) {
   return std::exchange(locals_[cpu]->signals, Signals{});
 }
 
-void Platform::advance_locked() {
+// cpu: who looks; it sees what came itself and is not woken (a wake makes it stop at once, so it would never get on).
+void Platform::advance_locked(u32 cpu) {
   const ApicTime now = time();
   for (const auto& local : locals_) {
     local->apic.advance(now);
-    if (local->apic.has_interrupt()) wake_(local->apic.id());
+    if (local->apic.id() != cpu && local->apic.has_interrupt()) wake_(local->apic.id());
   }
   if (irqchip_ != Irqchip::kFull || !pit_.advance(now.ns)) return;
   for (const bool level : {true, false}) {
@@ -70,7 +71,7 @@ void Platform::advance_locked() {
 bool Platform::poll(u32 cpu) {
   if (irqchip_ == Irqchip::kNone) return false;
   const std::lock_guard lock(mutex_);
-  advance_locked();
+  advance_locked(cpu);
   const Local& local = *locals_[cpu];
   return local.signals.nmi || local.signals.init || local.signals.startup || local.apic.has_interrupt() ||
          (cpu == 0 && pic_.output() && local.apic.accepts_pic());

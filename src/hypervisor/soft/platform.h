@@ -82,7 +82,7 @@ class Platform : private IoApicSink {
   bool send(const InterruptMessage& message) override { return route(message, nullptr); }
   bool route(const InterruptMessage& message, const LocalApic* source);
   void pic_changed();
-  void advance_locked();
+  void advance_locked(u32 cpu);
   ApicTime time() const { return {clock_.now(), tsc()}; }
 
   const Irqchip irqchip_;
