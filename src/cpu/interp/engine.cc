@@ -71,6 +71,9 @@ bool EngineImpl::must_step() const {
 }
 
 void EngineImpl::run_slice() {
+  // A jump that waited for its target when the last slice ended: an interrupt may have come between, and RIP is
+  // not its target any more.
+  cpu_.link_from = nullptr;
   while (cpu_.budget > 0) {
     if (cpu_.attention.load(std::memory_order_relaxed)) return;
     if (cpu_.window_wanted && can_interrupt()) return;
