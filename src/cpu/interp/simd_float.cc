@@ -92,10 +92,31 @@ bool use_compare(const Request& request) {
   }
 }
 
+// Without SSE4.1 on the host: always the checked path, over the software unit.
+template <class F, bool kMemory, bool kFlat>
+SMOL_HANDLER(soft_xmm) {
+  Vec b = xmm(cpu, op->src);
+  if constexpr (kMemory) {
+    b = Vec{0, 0};
+    if (!read_operand(cpu, op, kFlat, F::kBytes == 16, &b, F::kBytes)) SMOL_UNWIND;
+  }
+  u32 flags = 0;
+  Vec result;
+  if constexpr (requires { F::soft(b, b, u32{}, flags, u64{}); })
+    result = F::soft(xmm(cpu, op->dst), b, cpu->mxcsr, flags, op->immediate);
+  else
+    result = F::soft(xmm(cpu, op->dst), b, cpu->mxcsr, flags);
+  if (!accept_simd_flags(cpu, flags)) SMOL_TAIL(raise_simd_error, cpu, op);
+  set_xmm(cpu, op->dst, result);
+  SMOL_NEXT;
+}
+template <class F>
+constexpr Forms kSoftForms = {soft_xmm<F, false, false>, soft_xmm<F, true, true>,
+                              soft_xmm<F, true, false>};
+
 template <class F>
 bool use_float(const Request& request) {
-  if (kX86Host && !host_has(F::kLevel)) return false;
-  return request.use(kXmmForms<F>);
+  return request.use(kX86Host && !host_has(F::kLevel) ? kSoftForms<F> : kXmmForms<F>);
 }
 
 template <template <u32> class F>
