@@ -127,7 +127,15 @@ bool Mmu::write_page(const Translation& at, const u8* from, u32 size) {
   return true;
 }
 
+// The processor's own accesses (descriptors, gates, stacks of events) come here first, often to the
+// same few pages: a hit needs no walk.
 bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
+  const TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
+  if (entry.read_tag == tag_of(&cpu_, address, size)) {
+    std::memcpy(into, reinterpret_cast<const void*>(address + static_cast<u64>(entry.addend)),
+                size);
+    return true;
+  }
   const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
   Translation low, high;
   if (!fill(address, Access::kRead, privilege, low)) return false;
@@ -137,6 +145,11 @@ bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
 }
 
 bool Mmu::write(u64 address, const void* from, u32 size, Privilege privilege) {
+  const TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
+  if (entry.write_tag == tag_of(&cpu_, address, size)) {
+    std::memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry.addend)), from, size);
+    return true;
+  }
   const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
   Translation low, high;
   if (!fill(address, Access::kWrite, privilege, low)) return false;
