@@ -1,5 +1,7 @@
 #include "hypervisor/soft/soft_vcpu.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -211,6 +213,16 @@ cpu::CpuidResult SoftVcpu::cpuid(u32 leaf, u32 subleaf, u64 cr4) {
 u64 SoftVcpu::read_tsc() {
   if (vm_.clock().deterministic()) return vm_.platform().tsc() + (engine_->cpu().retired - accounted_);
   return vm_.platform().tsc();
+}
+
+// RDRAND and RDSEED: the host's generator, or (deterministic) SplitMix64 from a fixed seed.
+bool SoftVcpu::random(u64& value) {
+  if (!vm_.clock().deterministic()) return ::getrandom(&value, sizeof(value), 0) == sizeof(value);
+  u64 mixed = random_state_ += 0x9e3779b97f4a7c15;
+  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9;
+  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111eb;
+  value = mixed ^ (mixed >> 31);
+  return true;
 }
 
 bool SoftVcpu::read_msr(u32 index, u64& value) {

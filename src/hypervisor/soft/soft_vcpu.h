@@ -34,6 +34,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   bool read_msr(u32 index, u64& value) override;
   bool write_msr(u32 index, u64 value) override;
   u64 read_tsc() override;
+  bool random(u64& value) override;
   u8 read_cr8() override { return vm_.platform().read_cr8(id_); }
   void write_cr8(u8 value) override { vm_.platform().write_cr8(id_, value); }
 
@@ -56,6 +57,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   std::vector<cpu::PhysicalSlot> slots_;
   u8 io_data_[8] = {};
   bool io_exit_ = false;  // the last exit was an access that the caller has answered by now
+  u64 random_state_ = 0x9e3779b97f4a7c15;  // deterministic mode: every run draws the same numbers
   bool window_requested_ = false;
   bool nmi_pending_ = false;
   bool wait_for_sipi_ = false;
