@@ -74,7 +74,9 @@ std::string compare(const Sequence& sequence, const NativeAnswer& answer, const 
   differ(out, "vector", unsigned{native.vector}, unsigned{soft.vector});
   differ(out, "rip", native.state.rip, soft.state.rip);
   if (out.empty()) {
-    differ(out, "error code", native.error_code, soft.error_code);
+    // Linux says "protection" for every address of its own half.
+    const u32 kernel = native.vector == cpu::kPageFault && native.address >> 63 != 0 ? 1 : 0;
+    differ(out, "error code", native.error_code | kernel, soft.error_code | kernel);
     if (native.vector == cpu::kPageFault)
       differ(out, "fault address", native.address, soft.address);
   }

@@ -11,11 +11,14 @@ namespace {
 using cpu::Cpu;
 
 constexpr u64 kRamSize = 2 * kMiB;
-// Guest-physical places; the first 2 MiB are also mapped one to one for ring 0.
+// Guest-physical places; the first 2 MiB are also mapped for ring 0, at kKernel.
 constexpr u64 kPml4 = 0x1000, kPdpt = 0x2000, kDirectory = 0x3000, kLowTable = 0x4000,
               kCodeTable = 0x5000, kDataTable = 0x6000;
 constexpr u64 kIdt = 0x7000, kGdt = 0x8000, kTss = 0x8800, kStubs = 0x9000, kStackTop = 0xb000;
 constexpr u64 kCodePhysical = 0x10000, kDataPhysical = 0x20000;
+// In the upper half, where a host's kernel is too, so that user addresses are as empty as there.
+constexpr u64 kKernel = 0xffff800000000000;
+constexpr u64 kKernelPdpt = 0xb000, kKernelDirectory = 0xc000;
 constexpr u64 kStubSize = 16;
 constexpr u16 kKernelCs = 0x08, kUserSs = 0x2b, kUserCs = 0x33, kTssSelector = 0x40;
 
@@ -34,7 +37,7 @@ struct NullEnvironment : cpu::Environment {
 void put(u8* ram, u64 address, u64 value) { base::store<u64>(ram + address, value); }
 
 void put_gate(u8* ram, unsigned vector) {
-  const u64 target = kStubs + vector * kStubSize;
+  const u64 target = kKernel + kStubs + vector * kStubSize;
   const u64 attributes = 0xee00;  // present, DPL 3, interrupt gate
   put(ram, kIdt + 16 * vector,
       (target & 0xffff) | (u64{kKernelCs} << 16) | (attributes << 32) | ((target >> 16) << 48));
@@ -72,7 +75,9 @@ void SoftMachine::build_tables() {
   const u64 table = kPresent | kWritable | kUser | kAccessed;
   put(ram_, kPml4, kPdpt | table);
   put(ram_, kPdpt, kDirectory | table);
-  put(ram_, kDirectory, kLowTable | table);
+  put(ram_, kPml4 + 8 * 256, kKernelPdpt | table);
+  put(ram_, kKernelPdpt, kKernelDirectory | table);
+  put(ram_, kKernelDirectory, kLowTable | table);
   put(ram_, kDirectory + 8 * (kCodePage >> 21), kCodeTable | table);
   put(ram_, kDirectory + 8 * (kData >> 21), kDataTable | table);
   for (u64 page = 0; page < 512; ++page)
@@ -92,7 +97,7 @@ void SoftMachine::build_tables() {
   put(ram_, kGdt + 0x10, 0x00cf93000000ffff);
   put(ram_, kGdt + (kUserSs & ~7), 0x00cff3000000ffff);
   put(ram_, kGdt + (kUserCs & ~7), 0x00affb000000ffff);
-  put(ram_, kTss + 4, kStackTop);            // RSP0
+  put(ram_, kTss + 4, kKernel + kStackTop);  // RSP0
   base::store<u16>(ram_ + kTss + 102, 104);  // no I/O bitmap within the limit
 }
 
@@ -122,9 +127,9 @@ void SoftMachine::load(const UserState& state) {
   c.segments[cpu::kSs] = {.base = 0, .limit = 0xffffffff, .selector = kUserSs, .access = 0xc0f3};
   c.segments[cpu::kFs].base = kFsBase;
   c.segments[cpu::kGs].base = kGsBase;
-  c.tr = {.base = kTss, .limit = 0x67, .selector = kTssSelector, .access = 0x8b};
-  c.gdtr = {.base = kGdt, .limit = 0x7f};
-  c.idtr = {.base = kIdt, .limit = 0xfff};
+  c.tr = {.base = kKernel + kTss, .limit = 0x67, .selector = kTssSelector, .access = 0x8b};
+  c.gdtr = {.base = kKernel + kGdt, .limit = 0x7f};
+  c.idtr = {.base = kKernel + kIdt, .limit = 0xfff};
   c.cpl = 3;
   c.halted = false;
   c.interrupt_shadow = false;
@@ -141,10 +146,11 @@ void SoftMachine::read_outcome(Outcome& outcome) {
   cpu::save_xmm_image(c, outcome.state.fx, 16);
   base::store<u32>(outcome.state.fx + 24, c.mxcsr);
   outcome.address = c.cr2;
-  if (c.rip - kStubs >= 256 * kStubSize) return;  // halted where nobody halts: not an end
+  const u64 stub = c.rip - kKernel - kStubs;
+  if (stub >= 256 * kStubSize) return;  // halted where nobody halts: not an end
   outcome.ended = true;
-  outcome.vector = static_cast<u8>((c.rip - kStubs) / kStubSize);
-  u64 frame = c.gpr[cpu::kRsp];
+  outcome.vector = static_cast<u8>(stub / kStubSize);
+  u64 frame = c.gpr[cpu::kRsp] - kKernel;
   if (kStackTop - frame == 48) {
     outcome.error_code = base::load<u32>(ram_ + frame);
     frame += 8;
