@@ -396,6 +396,7 @@ bool Decoder::implicit_or_immediate(Spec spec, Operand& op) {
         out.memory.absolute64 = true;
       } else {
         out.memory.displacement = out.address_size == 2 ? i32{fetch<u16>()} : fetch<i32>();
+        out.has_modrm_memory = true;
       }
       return set(op, kMemory, 0, v);
     default:

@@ -107,7 +107,7 @@ struct Instruction {
   RepeatPrefix repeat = RepeatPrefix::kNone;  // F2/F3 where it is not part of the opcode
   bool lock = false;  // LOCK present (and legal: otherwise the decoder says kInvalid)
   u8 operand_count = 0;
-  bool has_modrm_memory = false;
+  bool has_modrm_memory = false;  // `memory` is an operand, by ModRM or as a moffs of 16 or 32 bits
   Operand operands[4];
   MemoryOperand memory;  // without a memory operand (string instructions, XLAT, MASKMOV) `segment`
                          // still is the source's

@@ -183,6 +183,12 @@ SMOL_HANDLER(enter_frame) {
          push_value(cpu, op, value, size);
   }
   if (ok && level > 0) ok = push_value(cpu, op, frame, size);
+  // The new top of the stack must be writable too (SDM vol. 2, ENTER: exceptions).
+  u64 top;
+  ok = ok &&
+       linear_address(cpu, op, kSs, (cpu->gpr[kRsp] - (op->immediate & 0xffff)) & stack_mask(op),
+                      size, true, top) &&
+       (probe_write(cpu, top, size) || stack_fault(cpu));
   if (!ok) {
     cpu->gpr[kRsp] = before;
     SMOL_UNWIND;

@@ -125,7 +125,7 @@ Step store_piece(const String& string) {
   if (!string.destination(sizeof(T), true, to)) return Step::kUnwind;
   const T value = get<T>(cpu, kRax);
   const u64 n = string.in_page(to, sizeof(T), count);
-  if (n > 1) {
+  if (n > 1 && !string.backward) {  // backward by the element: a fault names the element
     u8* const target = piece(string, to, n, sizeof(T), Access::kWrite);
     if (target == nullptr && cpu->stop != Stop::kNone) return Step::kUnwind;
     if (target != nullptr) {

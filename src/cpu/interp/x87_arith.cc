@@ -41,7 +41,7 @@ bool arith_memory(Cpu* cpu, const Op* op) {
   const Float80 source = expand(kSource, bits, denormal);
   u16 word = 0;
   const Float80 result = compute(cpu, kOperation, st(cpu, 0), source, word);
-  if (denormal && !(word & kInvalid) && !is_nan(result)) word |= kDenormal;
+  if (denormal && !(word & (kInvalid | kZeroDivide)) && !is_nan(result)) word |= kDenormal;
   if (report(cpu, word)) put(cpu, 0, result);
   return true;
 }

@@ -11,7 +11,10 @@ bool report(Cpu* cpu, u16 word, u16 defined, Destination to) {
   const u16 unmasked = word & ~x87.control & kX87Masks;
   constexpr u16 before = kInvalid | kDenormal | kZeroDivide;
   u16 flags = word & (kX87Masks | kStackFault);
-  if (unmasked & before) flags &= before | kStackFault;
+  if (unmasked & before) {  // nothing was rounded: C1 only tells the kind of a stack fault
+    flags &= before | kStackFault;
+    if (!(word & kStackFault)) word &= static_cast<u16>(~kC1);
+  }
   x87.status = static_cast<u16>((x87.status & ~defined) | flags | (word & defined));
   update_x87_summary(x87);
   return !(unmasked & (to == Destination::kMemory ? before | kOverflow | kUnderflow : before));

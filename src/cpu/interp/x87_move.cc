@@ -309,7 +309,6 @@ bool fcmov(Cpu* cpu, const Op* op) {
     if (stack_fault(cpu, false)) put(cpu, 0, kIndefinite);
     return true;
   }
-  cpu->x87.status &= static_cast<u16>(~kC1);
   if (condition_holds(*cpu, op->aux)) put(cpu, 0, Float80(st(cpu, op->src)));
   return true;
 }

@@ -172,7 +172,8 @@ bool Mmu::probe(u64 address, u32 size, Access access) {
   Translation at;
   if (!fill(address, access, privilege(), at)) return false;
   const u64 last = address + size - 1;
-  return ((address ^ last) & kPageMask) == 0 || fill(last, access, privilege(), at);
+  // A fault in the second page is told at its first byte.
+  return ((address ^ last) & kPageMask) == 0 || fill(last & kPageMask, access, privilege(), at);
 }
 
 bool Mmu::code_location(u64 address, CodeLocation& out) {

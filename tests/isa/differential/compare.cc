@@ -44,16 +44,60 @@ void differ(std::string& out, std::string_view what, T native, T soft) {
     out += fmt::format("  {}: native {:x}, interpreter {:x}\n", what, native, soft);
 }
 
-void compare_fx(std::string& out, const UserState& native, const UserState& soft) {
+// The step that the exception stopped, or nullptr at the end.
+const Step* faulting_step(const Sequence& sequence, const Outcome& native) {
+  const int step = native.vector == cpu::kBreakpoint ? -1 : sequence.step_at(native.state.rip);
+  if (step < 0 || static_cast<size_t>(step) >= sequence.steps.size()) return nullptr;
+  return &sequence.steps[static_cast<size_t>(step)];
+}
+
+bool has_mmx_operand(const Step& step) {
+  for (const cpu::Operand& op : step.instruction.operands)
+    if (op.kind == cpu::OperandKind::kMmx) return true;
+  return false;
+}
+
+// Registers by their physical number, so that TOP may be compared by itself.
+const u8* physical(const UserState& s, unsigned i) {
+  const unsigned top = (base::load<u16>(s.fx + 2) >> 11) & 7;
+  return s.fx + 32 + 16 * ((i - top) & 7);
+}
+
+struct FxMasks {
+  u16 status = 0xffff;
+  u8 tags = 0xff;
+  u32 mxcsr = ~u32{0};
+};
+
+FxMasks fx_masks(const Sequence& sequence, const UserState& native, const Step* fault, u8 vector) {
+  FxMasks masks;
+  for (const Step& step : sequence.steps)
+    if (leaves_c1_open(step.instruction.opcode)) masks.status = 0xfdff;
+  if (fault == nullptr) return masks;
+  // AMD's processors are in MMX state already when an MMX instruction faults.
+  if (has_mmx_operand(*fault)) masks.status &= 0xc7ff, masks.tags = 0;
+  if (vector != cpu::kSimdError) return masks;
+  // With unmasked underflow or overflow the precision flag is left to the processor; a dot product
+  // takes several steps, of which the first unmasked one ends it.
+  if ((native.fx[24] & 0x18) != 0) masks.mxcsr = ~u32{0x20};
+  const cpu::Opcode opcode = fault->instruction.opcode;
+  if (opcode == cpu::Opcode::kDpps || opcode == cpu::Opcode::kDppd) masks.mxcsr = ~u32{0x3f};
+  return masks;
+}
+
+void compare_fx(std::string& out, const UserState& native, const UserState& soft,
+                const FxMasks& masks) {
   differ(out, "x87 control", base::load<u16>(native.fx), base::load<u16>(soft.fx));
-  differ(out, "x87 status", base::load<u16>(native.fx + 2), base::load<u16>(soft.fx + 2));
-  differ(out, "x87 tags", native.fx[4], soft.fx[4]);
-  differ(out, "mxcsr", base::load<u32>(native.fx + 24), base::load<u32>(soft.fx + 24));
+  differ(out, "x87 status", base::load<u16>(native.fx + 2) & masks.status,
+         base::load<u16>(soft.fx + 2) & masks.status);
+  differ(out, "x87 tags", native.fx[4] & masks.tags, soft.fx[4] & masks.tags);
+  differ(out, "mxcsr", base::load<u32>(native.fx + 24) & masks.mxcsr,
+         base::load<u32>(soft.fx + 24) & masks.mxcsr);
   for (unsigned i = 0; i < 8; ++i) {
-    const u8 *a = native.fx + 32 + 16 * i, *b = soft.fx + 32 + 16 * i;
+    const u8 *a = physical(native, i), *b = physical(soft, i);
     if (std::memcmp(a, b, 10) != 0)
-      out +=
-          fmt::format("  st{}: native {}, interpreter {}\n", i, hex_bytes(a, 10), hex_bytes(b, 10));
+      out += fmt::format("  x87 register {}: native {}, interpreter {}\n", i, hex_bytes(a, 10),
+                         hex_bytes(b, 10));
   }
   for (unsigned i = 0; i < 16; ++i) {
     const u8 *a = native.fx + 160 + 16 * i, *b = soft.fx + 160 + 16 * i;
@@ -63,28 +107,68 @@ void compare_fx(std::string& out, const UserState& native, const UserState& soft
   }
 }
 
+bool compares_to_flags(cpu::Opcode opcode) {
+  return opcode == cpu::Opcode::kFcomi || opcode == cpu::Opcode::kFcomip ||
+         opcode == cpu::Opcode::kFucomi || opcode == cpu::Opcode::kFucomip ||
+         opcode == cpu::Opcode::kFprem || opcode == cpu::Opcode::kFprem1;
+}
+
+// Sequences whose outcome the architecture, or the choice between Intel's and AMD's, leaves open.
+bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& native,
+                  const Outcome& soft) {
+  if (!native.ended) return true;  // a system call or an endless loop
+  // Unmasked overflow and underflow of the x87 unit: the result's scaled exponent and the precision
+  // flag are not modelled. FLD of a denormal value with that exception unmasked: AMD's processors
+  // push it, Intel's and ours do not.
+  const u16 fsw = base::load<u16>(native.state.fx + 2), fcw = base::load<u16>(native.state.fx);
+  if ((fsw & ~fcw & 0x1a) != 0) return true;
+  // FCOMI with unmasked invalid operands: RFLAGS stay by Intel's manual, change on AMD's
+  // processors. FPREM: C2 then.
+  if ((fsw & ~fcw & 1) != 0)
+    for (const Step& step : sequence.steps)
+      if (compares_to_flags(step.instruction.opcode)) return true;
+  // MXCSR.MM, AMD's misaligned SSE mode, which the model does not have.
+  if ((base::load<u32>(native.state.fx + 24) & 0x20000) != 0) return true;
+  if (fault == nullptr || (native.vector == soft.vector && native.state.rip == soft.state.rip))
+    return false;
+  switch (fault->instruction.opcode) {
+    case cpu::Opcode::kCall:      // a bad target and a bad stack: which is told first differs
+    case cpu::Opcode::kMaskmovq:  // no byte selected: access or not is left open (SDM)
+    case cpu::Opcode::kMaskmovdqu:
+    case cpu::Opcode::kIns:  // count 0: rights are checked or not
+    case cpu::Opcode::kOuts:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 std::string compare(const Sequence& sequence, const NativeAnswer& answer, const Outcome& soft,
                     const u8* data) {
   std::string out;
   const Outcome& native = answer.outcome;
-  if (!native.ended) return {};  // a system call or an endless loop: nothing to compare with
+  const Step* const fault = faulting_step(sequence, native);
+  if (incomparable(sequence, fault, native, soft)) return {};
   if (!soft.ended) return "  the interpreter did not end\n";
   differ(out, "vector", unsigned{native.vector}, unsigned{soft.vector});
   differ(out, "rip", native.state.rip, soft.state.rip);
   if (out.empty()) {
-    // Linux says "protection" for every address of its own half.
-    const u32 kernel = native.vector == cpu::kPageFault && native.address >> 63 != 0 ? 1 : 0;
+    // Linux says "protection" for every address from the last user page on.
+    const u32 kernel = native.vector == cpu::kPageFault && native.address >= 0x7ffffffff000 ? 1 : 0;
     differ(out, "error code", native.error_code | kernel, soft.error_code | kernel);
-    if (native.vector == cpu::kPageFault)
+    // MASKMOV: the byte that is told is the processor's choice.
+    const bool masked = fault != nullptr && (fault->instruction.opcode == cpu::Opcode::kMaskmovq ||
+                                             fault->instruction.opcode == cpu::Opcode::kMaskmovdqu);
+    if (native.vector == cpu::kPageFault && !masked)
       differ(out, "fault address", native.address, soft.address);
   }
   const u64 mask = flag_mask(sequence, native.state.rip, native.vector);
   differ(out, "rflags", native.state.rflags & mask, soft.state.rflags & mask);
   for (unsigned r = 0; r < 16; ++r)
     differ(out, kRegisters[r], native.state.gpr[r], soft.state.gpr[r]);
-  compare_fx(out, native.state, soft.state);
+  compare_fx(out, native.state, soft.state, fx_masks(sequence, native.state, fault, native.vector));
   if (std::memcmp(answer.data, data, sizeof(answer.data)) != 0) {
     unsigned shown = 0;
     for (u64 at = 0; at < sizeof(answer.data) && shown < 4; at += 8) {

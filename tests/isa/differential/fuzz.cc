@@ -105,8 +105,7 @@ class Fuzzer {
       Sequence prefix = sequence;
       prefix.steps.resize(k);
       for (Step& step : prefix.steps) step.target = std::min<int>(step.target, static_cast<int>(k));
-      prefix.undefined_after =
-          k < sequence.steps.size() ? sequence.steps[k].undefined_before : sequence.undefined_after;
+      prefix.propagate_flags();
       const Outcome before = answer_.outcome;
       std::vector<u8> data_before(answer_.data, answer_.data + kWritten);
       const std::string now = run_both(prefix, data_);

@@ -89,21 +89,77 @@ const char* excluded(Opcode opcode) {
   }
 }
 
+bool leaves_c1_open(Opcode opcode) {
+  switch (opcode) {
+    case Opcode::kFcomi:
+    case Opcode::kFcomip:
+    case Opcode::kFucomi:
+    case Opcode::kFucomip:
+    case Opcode::kFfree:
+    case Opcode::kFfreep:
+      return true;
+    default:
+      return false;
+  }
+}
+
 namespace {
 
 // Memory forms that would leave the small world, and selectors that differ.
 bool instruction_excluded(const Instruction& i) {
   if (excluded(i.opcode) != nullptr) return true;
   if (i.opcode == Opcode::kMovSegment && i.operands[0].kind == OperandKind::kSegment) return true;
-  // F3 makes them LZCNT and TZCNT on a host that has those; the model does not.
-  if ((i.opcode == Opcode::kBsf || i.opcode == Opcode::kBsr) && i.repeat == cpu::RepeatPrefix::kRep)
-    return true;
+  // AMD's processors have no register form of the prefetch group; Intel's take it for a NOP, as we
+  // do.
+  if (i.opcode == Opcode::kNop && i.operand_count != 0 && i.operands[0].size == 0) return true;
+  // Intel enters MMX state for CVTPI2PS from memory as well, AMD does not.
+  if (i.opcode == Opcode::kCvtpi2ps && i.has_modrm_memory) return true;
   // A double shift of 16 bits by more than 16 leaves the result undefined (SDM, SHLD).
   if ((i.opcode == Opcode::kShld || i.opcode == Opcode::kShrd) && i.operand_size == 2)
     return i.operands[2].kind != OperandKind::kImmediate || (i.immediate & 31) > 16;
   // LES-like and protected forms of 0F 00, and CR/DR/MSR access, end in #GP before anything is
   // read.
   return false;
+}
+
+// Privileged or invalid in user code: they only end sequences, so they are drawn less.
+bool always_faults(Opcode o) {
+  switch (o) {
+    case Opcode::kUd0:
+    case Opcode::kUd1:
+    case Opcode::kUd2:
+    case Opcode::kCli:
+    case Opcode::kSti:
+    case Opcode::kHlt:
+    case Opcode::kIn:
+    case Opcode::kOut:
+    case Opcode::kIns:
+    case Opcode::kOuts:
+    case Opcode::kClts:
+    case Opcode::kMovControl:
+    case Opcode::kMovDebug:
+    case Opcode::kLgdt:
+    case Opcode::kLidt:
+    case Opcode::kLldt:
+    case Opcode::kLtr:
+    case Opcode::kLmsw:
+    case Opcode::kInvlpg:
+    case Opcode::kInvd:
+    case Opcode::kWbinvd:
+    case Opcode::kRdmsr:
+    case Opcode::kWrmsr:
+    case Opcode::kSysret:
+    case Opcode::kRet:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// F3 makes BSF and BSR the LZCNT and TZCNT of a host that has those, which the model has not. AMD's
+// LOOPE with F2 loops while not equal, and LOOPNE with F3 while equal; Intel ignores the prefix.
+bool takes_repeat(Opcode o) {
+  return o != Opcode::kBsf && o != Opcode::kBsr && o != Opcode::kLoope && o != Opcode::kLoopne;
 }
 
 bool is_string(Opcode o) {
@@ -120,6 +176,11 @@ struct Generator::Registers {
 
 Generator::Generator(u64 features, u64 seed) : features_(features), random_(seed) {
   for (const Row& row : cpu::table::rows()) {
+    // FSTPNCE (D9 D8+i) is not documented: it does not check for an empty register. The 8087's and
+    // 287's leftovers in DB E0-E4 do not wait.
+    if (row.opcode_byte == 0xd9 && row.opcode == Opcode::kFstp && row.form.kind == Form::kRegister)
+      continue;
+    if (row.opcode_byte == 0xdb && row.opcode == Opcode::kFnop) continue;
     if ((row.flags & kI64) != 0 || excluded(row.opcode) != nullptr || row.map == kV38 ||
         row.map == kV3A)
       continue;
@@ -269,7 +330,7 @@ u32 Generator::encode(const Row& row, Registers& known, u8* out) {
     // Near branches with 66 have 16-bit offsets on AMD's processors; ours follows Intel's, which
     // ignore it.
     if ((row.flags & kF64) == 0 && random_.percent(22)) out[n++] = 0x66;
-    if (repeats ? random_.percent(55) : random_.percent(1))
+    if (repeats ? random_.percent(55) : takes_repeat(row.opcode) && random_.percent(1))
       out[n++] = random_.percent(50) ? 0xf3 : 0xf2;
   } else {
     if (row.prefix == k66 || (random_.percent(10) && row.prefix >= kF3)) out[n++] = 0x66;
@@ -335,6 +396,7 @@ void Generator::note_written(const Instruction& i, Registers& known) {
 
 bool Generator::random_step(Registers& known, Step& step) {
   const Row& row = *rows_[random_.below(static_cast<u32>(rows_.size()))];
+  if (always_faults(row.opcode) && rows_.size() > 50 && !random_.percent(10)) return false;
   u8 bytes[32];
   const u32 n = encode(row, known, bytes);
   for (u32 at = n; at < 24; at += 8) base::store<u64>(bytes + at, random_integer(random_));
@@ -350,11 +412,11 @@ bool Generator::random_step(Registers& known, Step& step) {
     const u64 at = kData + random_.below(kWritablePages * kPageSize + 64);
     base::store<u64>(bytes + i.length - 8, at);
     if (cpu::decode(bytes, 15, mode, i) != cpu::DecodeStatus::kOk) return false;
-  } else if (i.operands[0].kind == OperandKind::kMemory ||
-             i.operands[1].kind == OperandKind::kMemory) {
-    if (!i.has_modrm_memory)
-      base::store<u32>(bytes + i.length - 4,
-                       static_cast<u32>(kData) + random_.below(kWritablePages * kPageSize));
+  } else if (row.operands[0] == Ob || row.operands[0] == Ov || row.operands[1] == Ob ||
+             row.operands[1] == Ov) {
+    base::store<u32>(bytes + i.length - 4,
+                     static_cast<u32>(kData) + random_.below(kWritablePages * kPageSize));
+    if (cpu::decode(bytes, 15, mode, i) != cpu::DecodeStatus::kOk) return false;
   }
   step.length = i.length;
   if (i.memory.base == cpu::kRipRegister) {
@@ -380,18 +442,7 @@ void Generator::place_branch(Sequence& sequence, size_t step) {
 void Generator::resolve_flags(Sequence& sequence) {
   static constexpr u8 kCompare[] = {0x4c, 0x39, 0xc0};  // cmp rax, r8
   for (int rounds = 0; rounds < 40; ++rounds) {
-    std::vector<u16> undefined(sequence.steps.size() + 1, 0);
-    int reader = -1;
-    for (size_t k = 0; k < sequence.steps.size(); ++k) {
-      Step& s = sequence.steps[k];
-      s.undefined_before = undefined[k];
-      const cpu::FlagEffects e = cpu::flag_effects(s.instruction);
-      if ((e.reads & undefined[k]) != 0 && reader < 0) reader = static_cast<int>(k);
-      const u16 after = static_cast<u16>((undefined[k] & ~e.writes_always) | e.undefined);
-      undefined[k + 1] |= after;
-      if (s.target >= 0) undefined[static_cast<size_t>(s.target)] |= after;
-    }
-    sequence.undefined_after = undefined.back();
+    const int reader = sequence.propagate_flags();
     if (reader < 0) return;
     Step compare;
     std::memcpy(compare.bytes, kCompare, sizeof(kCompare));
@@ -421,7 +472,12 @@ Sequence Generator::sequence() {
       continue;
     }
     Step step;
-    if (random_step(known, step)) s.steps.push_back(step);
+    if (!random_step(known, step)) continue;
+    const auto open = [](const Step& before) { return leaves_c1_open(before.instruction.opcode); };
+    if (step.instruction.opcode == Opcode::kFnstsw &&
+        std::any_of(s.steps.begin(), s.steps.end(), open))
+      continue;
+    s.steps.push_back(step);
   }
   for (size_t k = 0; k < s.steps.size(); ++k) place_branch(s, k);
   // Nothing may jump between the PUSH and the POPF.
@@ -434,6 +490,22 @@ Sequence Generator::sequence() {
   if (random_.percent(2))
     s.state.rip = kCodePage + kPageSize - std::min<u32>(s.offset(s.steps.size()), 200);
   return s;
+}
+
+int Sequence::propagate_flags() {
+  std::vector<u16> undefined(steps.size() + 1, 0);
+  int reader = -1;
+  for (size_t k = 0; k < steps.size(); ++k) {
+    Step& s = steps[k];
+    s.undefined_before = undefined[k];
+    const cpu::FlagEffects e = cpu::flag_effects(s.instruction);
+    if ((e.reads & undefined[k]) != 0 && reader < 0) reader = static_cast<int>(k);
+    const u16 after = static_cast<u16>((undefined[k] & ~e.writes_always) | e.undefined);
+    undefined[k + 1] |= after;
+    if (s.target >= 0) undefined[static_cast<size_t>(s.target)] |= after;
+  }
+  undefined_after = undefined.back();
+  return reader;
 }
 
 u32 Sequence::offset(size_t step) const {

@@ -32,6 +32,9 @@ struct Sequence {
   std::vector<u8> code() const;
   // Offset of a step's first byte from the start; of the end for steps.size().
   u32 offset(size_t step) const;
+  // Finds undefined_before of each step and undefined_after; the first step that reads an undefined
+  // flag, or -1.
+  int propagate_flags();
   // The step at an address, or -1 (the address of the filler right behind is steps.size()).
   int step_at(u64 rip) const;
 };
@@ -63,6 +66,9 @@ class Generator {
   std::vector<const cpu::table::Row*> rows_;
 };
 
+// Whether C1 of the x87 status word is 0 after it by Intel's manual and something else on AMD's
+// processors.
+bool leaves_c1_open(cpu::Opcode opcode);
 // Why an opcode is not drawn; nullptr when it is.
 const char* excluded(cpu::Opcode opcode);
 
