@@ -85,7 +85,9 @@ Float80 expand(Source source, u64 bits, bool& denormal);
 bool is_nan(const Float80& value);
 
 // Rounding needs the scaled results of the software unit when overflow or underflow is unmasked.
-inline bool needs_soft([[maybe_unused]] const Cpu* cpu) { return false; }
+inline bool needs_soft(const Cpu* cpu) {
+  return kHostUnit && (cpu->x87.control & (kOverflow | kUnderflow)) != (kOverflow | kUnderflow);
+}
 
 using simd::Forms;
 using simd::Request;
