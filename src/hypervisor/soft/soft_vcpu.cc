@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <utility>
 
 #include "cpu/decoder/instruction.h"
 #include "cpu/interp/system.h"
@@ -209,14 +208,6 @@ cpu::CpuidResult SoftVcpu::cpuid(u32 leaf, u32 subleaf, u64 cr4) {
                       .apic_enabled = (vm_.platform().apic_base(id_) & kApicBaseEnable) != 0,
                       .apic_id = id_,
                       .cpu_count = vm_.config().cpu_count});
-}
-
-bool SoftVcpu::random(u64& value) {
-  if (random_left_ == 0 && ::getrandom(random_.data(), sizeof(random_), 0) == static_cast<ssize_t>(sizeof(random_)))
-    random_left_ = random_.size();
-  if (random_left_ == 0) return false;
-  value = std::exchange(random_[--random_left_], 0);  // given out once, then forgotten
-  return true;
 }
 
 u64 SoftVcpu::read_tsc() {

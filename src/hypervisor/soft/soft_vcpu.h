@@ -55,8 +55,6 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   std::unique_ptr<cpu::Engine> engine_;
   u64 slots_version_ = 0;
   std::vector<cpu::PhysicalSlot> slots_;
-  std::array<u64, 32> random_{};  // for RDRAND, from the host in batches
-  std::size_t random_left_ = 0;
   u8 io_data_[8] = {};
   bool io_exit_ = false;  // the last exit was an access that the caller has answered by now
   u64 random_state_ = 0x9e3779b97f4a7c15;  // deterministic mode: every run draws the same numbers
