@@ -13,6 +13,7 @@ namespace smol::cpu {
 namespace {
 
 constexpr i64 kSlice = 20000;  // instructions between looks at `attention`
+constexpr i64 kShortSlice = 256;
 constexpr u64 kDr6SingleStep = 1 << 14;
 
 }  // namespace
@@ -46,22 +47,26 @@ Stop EngineImpl::run(u64 instructions) {
   return stop;
 }
 
+// Attention that is already set on the way in costs a short slice, not the whole run: the owner may
+// set it from its own look at timers, and the guest has to get on in any case.
 Stop EngineImpl::run_guest(u64 instructions) {
   const u64 start = cpu_.retired;
   for (;;) {
-    if (cpu_.attention.exchange(false, std::memory_order_acquire)) {
-      drain_invalidations();
-      return Stop::kAttention;
-    }
+    const bool attention = cpu_.attention.exchange(false, std::memory_order_acquire);
+    if (attention) drain_invalidations();
+    if (attention && cpu_.retired != start) return Stop::kAttention;
     if (cpu_.window_wanted && can_interrupt()) return Stop::kAttention;
     const u64 done = cpu_.retired - start;
     if (done >= instructions) return Stop::kEndOfSlice;
+    const i64 most = attention ? kShortSlice : kSlice;
     cpu_.stop = Stop::kNone;
-    cpu_.budget = cpu_.slice = static_cast<i64>(std::min<u64>(instructions - done, kSlice));
+    cpu_.budget = cpu_.slice =
+        static_cast<i64>(std::min<u64>(instructions - done, static_cast<u64>(most)));
     run_slice();
     account();
     if (cpu_.stop == Stop::kIo || cpu_.stop == Stop::kHalt || cpu_.stop == Stop::kShutdown)
       return cpu_.stop;
+    if (attention) return Stop::kAttention;
   }
 }
 
@@ -71,8 +76,8 @@ bool EngineImpl::must_step() const {
 }
 
 void EngineImpl::run_slice() {
-  // A jump that waited for its target when the last slice ended: an interrupt may have come between, and RIP is
-  // not its target any more.
+  // A jump that waited for its target when the last slice ended: an interrupt may have come
+  // between, and RIP is not its target any more.
   cpu_.link_from = nullptr;
   while (cpu_.budget > 0) {
     if (cpu_.attention.load(std::memory_order_relaxed)) return;
