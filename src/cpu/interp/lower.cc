@@ -18,6 +18,13 @@ bool is_flat(const Instruction& instruction, const BlockMode& mode) {
          instruction.memory.segment != kGs;
 }
 
+// MOV between the accumulator and an absolute address of 16 or 32 bits (A0-A3): memory without ModRM.
+bool is_absolute_move(const Instruction& instruction) {
+  return instruction.opcode == Opcode::kMov && !instruction.memory.absolute64 &&
+         (instruction.operands[0].kind == OperandKind::kMemory ||
+          instruction.operands[1].kind == OperandKind::kMemory);
+}
+
 void prepare_op(const Decoded& decoded, const BlockMode& mode, u32 number, Op& op) {
   const Instruction& instruction = decoded.instruction;
   op.length = instruction.length;
@@ -31,7 +38,7 @@ void prepare_op(const Decoded& decoded, const BlockMode& mode, u32 number, Op& o
   if (instruction.address_size == 2) op.flags |= kOpAddress16;
   if (mode.code_size == CodeSize::k64) op.flags |= kOpCode64;
   if (mode.stack_big) op.flags |= kOpStackBig;
-  if (!instruction.has_modrm_memory) return;
+  if (!instruction.has_modrm_memory && !is_absolute_move(instruction)) return;
   const MemoryOperand& memory = instruction.memory;
   op.segment = memory.segment;
   op.displacement = memory.displacement;
