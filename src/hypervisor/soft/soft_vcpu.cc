@@ -47,20 +47,26 @@ void SoftVcpu::kick() {
 Result<Exit> SoftVcpu::run() {
   complete_pending();
   for (;;) {
-    // A kick waits until an instruction that is half done (its I/O was answered) has finished.
-    if (engine_->cpu().io.done_count == 0 && kicked_.exchange(false, std::memory_order_acq_rel))
-      return ExitInterrupted{};
+    // A kick waits until an instruction that is half done (its I/O was answered) has finished, and no longer: a guest
+    // that does nothing but I/O is always half done here.
+    const bool half_done = engine_->cpu().io.done_count != 0;
+    if (!half_done && kicked_.exchange(false, std::memory_order_acq_rel)) return ExitInterrupted{};
     if (vm_.slots_changed(slots_version_, slots_)) engine_->set_slots(slots_);
     if (window_requested_ && engine_->can_interrupt()) {
       window_requested_ = false;
       return ExitInterruptWindow{};
+    }
+    if (injected_.exception.injected || injected_.exception.pending || injected_.interrupt.injected) {
+      deliver_injected();
+      if (engine_->cpu().stop == cpu::Stop::kShutdown) return ExitShutdown{};
     }
     if (!deliver_events()) {
       if (vm_.config().irqchip == Irqchip::kNone) return ExitHalt{};
       wait_halted();
       continue;
     }
-    const cpu::Stop stop = engine_->run(slice());
+    const bool finish_only = half_done && kicked_.load(std::memory_order_acquire);
+    const cpu::Stop stop = engine_->run(finish_only ? 1 : slice());
     account();
     switch (stop) {
       case cpu::Stop::kIo:
@@ -104,6 +110,19 @@ void SoftVcpu::handle_signals() {
     cpu.rip = 0;
     engine_->state_changed();
   }
+}
+
+// Events that another back end had taken in and not delivered when its state was got.
+void SoftVcpu::deliver_injected() {
+  const Events events = std::exchange(injected_, {});
+  cpu::Cpu& cpu = engine_->cpu();
+  cpu.halted = false;
+  if (events.exception.injected || events.exception.pending)
+    cpu::deliver_event(cpu, cpu::EventKind::kFault, events.exception.vector, events.exception.has_error_code,
+                       events.exception.error_code);
+  else
+    cpu::deliver_event(cpu, events.interrupt.soft ? cpu::EventKind::kSoftware : cpu::EventKind::kExternal,
+                       events.interrupt.vector, false, 0);
 }
 
 bool SoftVcpu::deliver_events() {
@@ -190,6 +209,7 @@ Result<> SoftVcpu::finish_instruction() {
 Result<> SoftVcpu::inject_interrupt(u8 vector) {
   TRY(finish_instruction());
   if (!engine_->can_interrupt()) return fail("vCPU {} cannot take an interrupt now", id_);
+  if (vm_.slots_changed(slots_version_, slots_)) engine_->set_slots(slots_);
   engine_->cpu().halted = false;
   engine_->interrupt(vector);
   return {};

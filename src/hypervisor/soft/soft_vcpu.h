@@ -40,6 +40,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
 
   // Delivers what waits; true when the vCPU may execute (false: halted).
   bool deliver_events();
+  void deliver_injected();
   void handle_signals();
   void wait_halted();
   u64 slice() const;
@@ -58,6 +59,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   u8 io_data_[8] = {};
   bool io_exit_ = false;  // the last exit was an access that the caller has answered by now
   u64 random_state_ = 0x9e3779b97f4a7c15;  // deterministic mode: every run draws the same numbers
+  Events injected_;  // an exception or interrupt that came with a state and is not delivered yet
   bool window_requested_ = false;
   bool nmi_pending_ = false;
   bool wait_for_sipi_ = false;

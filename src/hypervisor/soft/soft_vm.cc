@@ -112,7 +112,7 @@ Result<> SoftVm::set_memory_slot(const MemorySlot& slot) {
       return fail("memory slot {} at {:#x}+{:#x} overlaps slot {} at {:#x}+{:#x}", slot.slot, slot.start.value, slot.size,
                   id, other.start.value, other.size);
   if (slot.size == 0) {
-    slots_.erase(slot.slot);
+    if (slots_.erase(slot.slot) == 0) return fail("memory slot {} is not there", slot.slot);
   } else {
     slots_[slot.slot] = slot;
   }

@@ -65,6 +65,8 @@ Result<CpuState> SoftVcpu::get_state() {
   state.debug.dr6 = cpu.dr6;
   state.debug.dr7 = cpu.dr7;
   cpu::to_xsave_area(cpu, state.xsave.bytes.data());
+  state.events.exception = injected_.exception;
+  state.events.interrupt = injected_.interrupt;
   state.events.interrupt.shadow = cpu.interrupt_shadow ? 2 : 0;
   state.events.nmi.masked = cpu.nmi_masked;
   state.events.nmi.pending = nmi_pending_;
@@ -131,17 +133,10 @@ Result<> SoftVcpu::set_state(const CpuState& state) {
     if (state.lapic_valid) vm_.platform().restore_apic(id_, state.lapic);
     for (const Msr& msr : state.msrs)
       if (msr.index == kMsrTscDeadline) vm_.platform().restore_tsc_deadline(id_, msr.value);
-    write_cr8(static_cast<u8>(state.control.cr8));
   }
+  write_cr8(static_cast<u8>(state.control.cr8));
   engine_->state_changed();
-  // Pending injections of another back end are delivered first thing.
-  const auto& events = state.events;
-  if (events.exception.injected)
-    cpu::deliver_event(cpu, cpu::EventKind::kFault, events.exception.vector, events.exception.has_error_code,
-                       events.exception.error_code);
-  else if (events.interrupt.injected)
-    cpu::deliver_event(cpu, events.interrupt.soft ? cpu::EventKind::kSoftware : cpu::EventKind::kExternal,
-                       events.interrupt.vector, false, 0);
+  injected_ = state.events;  // delivered first thing by the next run, which knows the memory
   return {};
 }
 
