@@ -5,9 +5,7 @@
 
 #include "base/check.h"
 #include "hypervisor/kvm/kvm.h"
-#ifdef SMOL_CONFORMANCE_SOFT
 #include "hypervisor/soft/soft.h"
-#endif
 
 namespace smol::conformance {
 namespace {
@@ -122,11 +120,7 @@ Hypervisor& hypervisor_of(const std::string& accelerator) {
   static std::map<std::string, std::unique_ptr<Hypervisor>> opened;
   auto& slot = opened[accelerator];
   if (!slot) {
-#ifdef SMOL_CONFORMANCE_SOFT
     auto created = accelerator == "kvm" ? kvm::create() : soft::create();
-#else
-    auto created = kvm::create();
-#endif
     if (!created) fmt::print(stderr, "{}: {}\n", accelerator, created.error().chain());
     CHECK(created.has_value());
     slot = std::move(*created);

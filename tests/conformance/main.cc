@@ -26,9 +26,7 @@ int main(int argc, char** argv) {
     accelerators.push_back(name);
   }
   if (accelerators.empty()) {
-#ifdef SMOL_CONFORMANCE_SOFT
     accelerators.push_back("soft");
-#endif
     const auto status = smol::hypervisor::kvm::probe();
     fmt::print("kvm is {}: {}\n", name_of(status.fitness), status.reason);
     if (status.fitness == smol::hypervisor::kvm::KvmFitness::kFit) accelerators.push_back("kvm");
