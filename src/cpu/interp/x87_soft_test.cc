@@ -18,11 +18,12 @@ std::string text(const Float80& value) {
                 static_cast<unsigned long long>(value.significand));
   return buffer;
 }
+
+#if defined(__x86_64__)
+
 bool same(const Float80& a, const Float80& b) {
   return a.significand == b.significand && a.sign_exponent == b.sign_exponent;
 }
-
-#if defined(__x86_64__)
 
 class X87Soft : public ::testing::Test {
  protected:
