@@ -259,8 +259,6 @@ constexpr u8 kAlignment[] = {
 };
 
 TEST_P(Exceptions, AlignmentCheckInRingThree) {
-  if (GetParam() == "soft")
-    GTEST_SKIP() << "the software CPU does not check alignment for RFLAGS.AC";
   Machine machine(GetParam());
   machine.start_user(kAlignment);
   CpuState state = machine.get_state();
@@ -287,7 +285,6 @@ constexpr u8 kDataBreakpoint[] = {
 };
 
 TEST_P(Exceptions, ADataBreakpointTrapsAfterTheStore) {
-  if (GetParam() == "soft") GTEST_SKIP() << "the software CPU has instruction breakpoints only";
   Machine machine(GetParam());
   machine.start_long(kDataBreakpoint);
   const Fault fault = machine.run_to_fault();

@@ -142,6 +142,7 @@ void EngineImpl::step() {
   cpu_.interrupt_shadow = false;
   cpu_.io.replayed = 0;
   cpu_.slice = cpu_.budget = 1;
+  mmu_.take_breakpoint_hits();
   enter(block);
   const bool retired = cpu_.budget <= 0;
   account();
@@ -152,15 +153,17 @@ void EngineImpl::step() {
   }
   cpu_.io.done_count = cpu_.io.replayed = 0;
   if (rf) cpu_.flags &= ~kFlagRf;
-  if (tf && cpu_.stop == Stop::kNone) trap_after_step(tf, cpl);
+  if (cpu_.stop == Stop::kNone) trap_after_step(tf, cpl);
 }
 
-bool EngineImpl::trap_after_step(bool was_tf, u8 cpl_before) {
+// #DB after an instruction: it was stepped, or it touched data under a breakpoint.
+void EngineImpl::trap_after_step(bool was_tf, u8 cpl_before) {
+  u64 why = mmu_.take_breakpoint_hits();
   // SYSCALL and the like cleared TF on the way to an inner ring.
-  if (!was_tf || (cpu_.cpl < cpl_before && !(cpu_.flags & kFlagTf))) return false;
+  if (was_tf && (cpu_.cpl >= cpl_before || (cpu_.flags & kFlagTf) != 0)) why |= kDr6SingleStep;
+  if (why == 0) return;
   cpu_.stop = Stop::kFault;
-  cpu_.fault = Fault{.vector = kDebug, .trap = true, .address = kDr6SingleStep};
-  return true;
+  cpu_.fault = Fault{.vector = kDebug, .trap = true, .address = why};
 }
 
 bool EngineImpl::instruction_breakpoint() {

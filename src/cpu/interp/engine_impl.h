@@ -48,7 +48,7 @@ class EngineImpl final : public Engine, private CodeObserver {
   void run_slice();
   bool must_step() const;
   void step();
-  bool trap_after_step(bool was_tf, u8 cpl_before);
+  void trap_after_step(bool was_tf, u8 cpl_before);
   bool instruction_breakpoint();
   void enter(Block* block);
   bool handle_stop();

@@ -46,8 +46,8 @@ bool write_cr0(Cpu& cpu, u64 value) {
   if (((old ^ value) & (kCr0Pg | kCr0Pe | kCr0Wp)) != 0) {
     flush_tlb(cpu);
     refresh_segment_bases(cpu);
-    select_tlb(cpu);
   }
+  select_tlb(cpu);
   return true;
 }
 
@@ -163,6 +163,7 @@ bool do_write_debug(Cpu& cpu, const Op& op) {
     cpu.dr6 = (value & 0xe00f) | 0xffff0ff0;
   else
     cpu.dr7 = (value & 0xffff2bff) | 0x400;
+  select_tlb(cpu);  // data breakpoints
   return true;
 }
 

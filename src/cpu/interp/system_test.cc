@@ -133,6 +133,59 @@ TEST(System, SingleStepTraps) {
   EXPECT_EQ(m.cpu().flags & kFlagTf, 0u);
 }
 
+TEST(System, DataBreakpoints) {
+  // mov rax, [rsi]; mov [rsi+8], rax; nop
+  const std::initializer_list<u8> code = {0x48, 0x8b, 0x06, 0x48, 0x89, 0x46, 0x08, 0x90};
+  struct Case {
+    u64 dr7, dr0;
+    int vector;
+    u64 rip;
+  };
+  for (const Case& c :
+       {Case{0xd0001, kData + 8, 1, kCode + 7},  // writes of 4 bytes: the store
+        Case{0xf0001, kData + 4, 1, kCode + 3},  // reads and writes: the load's upper half
+        Case{0xd0001, kData, -1, 0},             // a read does not count
+        Case{0x10001, kData + 16, -1, 0},        // just behind
+        Case{0xd0000, kData + 8, -1, 0}}) {      // not enabled
+    SystemMachine m;
+    m.long_mode();
+    m.cpu().gpr[kRsi] = kData;
+    m.cpu().dr7 = c.dr7 | 0x400;
+    m.cpu().dr[0] = c.dr0;
+    ASSERT_EQ(m.vector(code), c.vector) << c.dr0;
+    if (c.vector < 0) continue;
+    EXPECT_EQ(m.pushed(0), c.rip);
+    EXPECT_EQ(m.cpu().dr6 & 0xf, 1u);
+  }
+}
+
+TEST(System, RepeatedStoresMeetBreakpoints) {
+  SystemMachine m;
+  m.long_mode();
+  m.cpu().gpr[kRdi] = kData;
+  m.cpu().gpr[kRcx] = 64;
+  m.cpu().dr7 = 0x10401;
+  m.cpu().dr[0] = kData + 40;
+  ASSERT_EQ(m.vector({0xf3, 0xaa}), 1);  // rep stosb
+}
+
+TEST(System, AlignmentCheck) {
+  for (const bool user : {true, false}) {
+    SystemMachine m;
+    m.long_mode();
+    m.cpu().cr0 |= kCr0Am;
+    if (user) m.user(true);
+    m.cpu().flags |= kFlagAc;
+    m.cpu().gpr[kRsi] = kData + 2;
+    const u64 rip = m.cpu().rip;
+    ASSERT_EQ(m.vector({0x66, 0x8b, 0x06, 0x8b, 0x06}),
+              user ? 17 : -1);  // mov ax, [rsi]; mov eax, [rsi]
+    if (!user) continue;
+    EXPECT_EQ(m.pushed(0), 0u);
+    EXPECT_EQ(m.pushed(1), rip + 3);
+  }
+}
+
 TEST(System, SyscallAndSysret) {
   SystemMachine m;
   m.long_mode();

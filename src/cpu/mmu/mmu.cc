@@ -44,7 +44,9 @@ Privilege Mmu::privilege() const {
   return (cpu_.flags & kFlagAc) ? Privilege::kSupervisorAc : Privilege::kSupervisor;
 }
 
-void Mmu::select() { cpu_.tlb = table(privilege()); }
+void Mmu::select() {
+  cpu_.tlb = checks_alignment() || has_data_breakpoints() ? no_entries_ : table(privilege());
+}
 
 void Mmu::set_code_page(u64 physical, bool on) {
   physical &= kPageMask;
@@ -199,16 +201,20 @@ bool Mmu::code_location(u64 address, CodeLocation& out) {
 // ------------------------------------------------------------------------------------
 
 SMOL_PRESERVE_MOST bool read_slow(Cpu* cpu, u64 address, void* into, u32 size) {
+  if (cpu->mmu->watched() && !cpu->mmu->examine(address, size, false)) return false;
   return cpu->mmu->read(address, into, size, cpu->mmu->privilege());
 }
 SMOL_PRESERVE_MOST bool write_slow(Cpu* cpu, u64 address, const void* from, u32 size) {
+  if (cpu->mmu->watched() && !cpu->mmu->examine(address, size, true)) return false;
   return cpu->mmu->write(address, from, size, cpu->mmu->privilege());
 }
 SMOL_PRESERVE_MOST u8* writable_slow(Cpu* cpu, u64 address, u32 size) {
+  if (cpu->mmu->watched() && !cpu->mmu->examine(address, size, true)) return nullptr;
   return cpu->mmu->writable(address, size, cpu->mmu->privilege());
 }
 u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access) {
   Mmu& mmu = *cpu->mmu;
+  if (mmu.watched()) return nullptr;  // one element at a time
   if (access == Access::kWrite) return mmu.writable(address, size, mmu.privilege());
   Translation at;
   if (!mmu.fill(address, access, mmu.privilege(), at)) return nullptr;

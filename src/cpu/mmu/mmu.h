@@ -3,6 +3,8 @@
 // chapter 4. Thread: the vCPU's.
 #pragma once
 
+#include <utility>
+
 #include "cpu/mmu/access.h"
 #include "cpu/mmu/slots.h"
 
@@ -37,6 +39,12 @@ class Mmu {
   void flush_all();
   void flush_page(u64 address);
   void select();
+  // Some accesses need a look beside the walk: #AC in ring 3, data breakpoints. No access hits a
+  // TLB while this holds.
+  bool watched() const { return cpu_.tlb == no_entries_; }
+  // The look itself. False: #AC raised. Hits of data breakpoints are kept (bit i: DRi) until taken.
+  bool examine(u64 address, u32 size, bool write);
+  u32 take_breakpoint_hits() { return std::exchange(breakpoint_hits_, 0); }
   Privilege privilege() const;
 
   // Marks a page as holding code (drops its write translations), or not any more.
@@ -70,6 +78,8 @@ class Mmu {
   bool read_page(const Translation& at, u8* into, u32 size);
   bool write_page(const Translation& at, const u8* from, u32 size);
   bool io_access(u64 physical, u64& value, u32 size, bool write);
+  bool checks_alignment() const;
+  bool has_data_breakpoints() const;
   TlbEntry* table(Privilege privilege) { return tables_[static_cast<u32>(privilege)]; }
 
   Cpu& cpu_;
@@ -78,6 +88,8 @@ class Mmu {
   CodeObserver* observer_ = nullptr;
   alignas(64) TlbEntry tables_[3][kTlbEntries];
   CodeEntry code_[2][kCodeTlbEntries];
+  static TlbEntry no_entries_[kTlbEntries];  // stays empty
+  u32 breakpoint_hits_ = 0;
 };
 
 }  // namespace smol::cpu
