@@ -3,14 +3,14 @@
 #if defined(__x86_64__)
 
 #include "cpu/interp/host_simd.h"
-#include "cpu/interp/native_compare_test.h"
+#include "cpu/interp/instruction_runner_test.h"
 
 namespace smol::cpu {
 namespace {
 
 using simd::Level;
+using test::MachineState;
 using test::NativeCompare;
-using test::NativeState;
 
 class SimdNative : public ::testing::Test {
  protected:
@@ -54,8 +54,8 @@ class SimdNative : public ::testing::Test {
         return r % 80;
     }
   }
-  NativeState state(bool mmx) {
-    NativeState s = {};
+  MachineState state(bool mmx) {
+    MachineState s = {};
     base::store<u16>(s.image, 0x37f);
     s.image[4] = mmx ? static_cast<u8>(random_()) : 0;
     base::store<u16>(s.image + 2, mmx ? static_cast<u16>((random_() & 7) << 11) : 0);
@@ -200,11 +200,44 @@ TEST_F(SimdNative, Conversions) {
 TEST_F(SimdNative, State) {
   check_0f(0x00, {}, kMemory);
   for (u32 i = 0; i < 100; ++i) {
-    NativeState s = state(false);
+    MachineState s = state(false);
     base::store<u32>(s.memory, static_cast<u32>(random_() & 0xe07f) | 0x1f80);
     if (!compare_.compare({0x0f, 0xae, 0x16}, s)) return;  // LDMXCSR
     if (!compare_.compare({0x0f, 0xae, 0x1e}, s)) return;  // STMXCSR
   }
+}
+
+// The images of x87 and SSE state. The pointers (bytes 6-23) and MXCSR_MASK differ between
+// processors; the software's bytes stay.
+TEST_F(SimdNative, FxsaveAndXsave) {
+  u32 ecx = 1, eax = 1, ebx, edx;
+  asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  const bool xsave = (ecx & 1 << 27) != 0;
+  u32 features = 0;
+  if (xsave) {
+    eax = 13, ecx = 1;
+    asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    features = eax;
+  }
+  compare_.skip_memory(0, 32);
+  for (u32 i = 0; i < 200; ++i) {
+    MachineState s = state(true);
+    for (u32 k = 0; k < 512; k += 8) base::store<u64>(s.memory + k, random_());
+    base::store<u16>(s.memory, 0x37f);
+    base::store<u16>(s.memory + 2, static_cast<u16>(random_() & 0x7f3f));
+    base::store<u32>(s.memory + 24, 0x1f80 | static_cast<u32>(random_() & 0xe07f));
+    base::store<u64>(s.memory + 8, 0);
+    base::store<u64>(s.memory + 16, 0);
+    s.rax = random_() % 4 == 0 ? random_() & 3 : 3;
+    s.rdx = 0;
+    base::store<u64>(s.memory + 512, random_() & 3);
+    std::vector<std::vector<u8>> forms = {{0x48, 0x0f, 0xae, 0x06}, {0x48, 0x0f, 0xae, 0x0e}};
+    if (xsave) forms.insert(forms.end(), {{0x48, 0x0f, 0xae, 0x26}, {0x48, 0x0f, 0xae, 0x2e}});
+    if (features & 2) forms.push_back({0x48, 0x0f, 0xc7, 0x26});  // XSAVEC
+    for (const std::vector<u8>& form : forms)
+      if (!compare_.compare(form, s)) return;
+  }
+  compare_.skip_memory(0, 0);
 }
 
 TEST_F(SimdNative, Ssse3) {
@@ -240,7 +273,7 @@ TEST_F(SimdNative, Strings) {
   if (!simd::host_has(Level::kSse42)) GTEST_SKIP() << "host lacks SSE4.2";
   for (u32 i = 0; i < 6000; ++i) {
     const u8 opcode = static_cast<u8>(0x60 + i % 4), control = static_cast<u8>(random_() & 0x7f);
-    NativeState s = state(false);
+    MachineState s = state(false);
     // Small alphabets, so that things match; zeros end strings.
     for (u32 k = 160; k < 192; ++k) s.image[k] = static_cast<u8>(random_() % (i % 3 ? 4 : 40));
     for (u32 k = 0; k < 16; ++k) s.memory[k] = static_cast<u8>(random_() % 4 + (i & 1));
@@ -264,7 +297,7 @@ TEST_F(SimdNative, MisalignedOperandsFault) {
                                        {0x66, 0x0f, 0x7f, 0x46, 0x01},
                                        {0x66, 0x0f, 0xe7, 0x46, 0x04},
                                        {0x0f, 0x58, 0x46, 0x0c}}) {
-    NativeState s = state(false);
+    MachineState s = state(false);
     s.rsi = reinterpret_cast<u64>(s.memory);
     EXPECT_FALSE(compare_.run_ours(bytes, s));
     EXPECT_EQ(compare_.cpu().stop, Stop::kFault);

@@ -2,13 +2,13 @@
 // precisions.
 #if defined(__x86_64__)
 
-#include "cpu/interp/native_compare_test.h"
+#include "cpu/interp/instruction_runner_test.h"
 
 namespace smol::cpu {
 namespace {
 
+using test::MachineState;
 using test::NativeCompare;
-using test::NativeState;
 
 class X87Native : public ::testing::Test {
  protected:
@@ -37,8 +37,8 @@ class X87Native : public ::testing::Test {
     if (random_() % 16 == 0) value.significand &= ~(u64{1} << 63);  // unsupported or denormal
     return value;
   }
-  NativeState state() {
-    NativeState s = {};
+  MachineState state() {
+    MachineState s = {};
     const u16 control = 0x7f | static_cast<u16>((random_() & 3) << 10) |
                         static_cast<u16>("\0\2\3\3"[random_() % 4] << 8);
     base::store<u16>(s.image, control);
