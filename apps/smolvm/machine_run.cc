@@ -4,8 +4,11 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "arch/x86_64/decompress.h"
+#include "arch/x86_64/initrd_check.h"
 #include "cli.h"
 #include "guest/protocol/cmdline.h"
 #include "guest/protocol/protocol.h"
@@ -20,6 +23,7 @@ namespace {
 
 using namespace smol;
 
+constexpr std::string_view kRootDevice = "/dev/vda";
 constexpr u64 kMostMemoryMib = u64{1} << 24;
 
 // What is built up for one run; the descriptors live until it ends.
@@ -64,6 +68,15 @@ Result<bool> is_directory(const std::string& path) {
   return S_ISDIR(status.st_mode);
 }
 
+// Joined with our own image, a bad archive would be reported under a name that nobody gave, or skipped by the kernel.
+Result<> check_archive(ConstByteSpan bytes, const std::string& path) {
+  if (bytes.empty()) return fail("the initial root file system {} is empty", path);
+  const bool cpio = bytes.size() >= 5 && std::memcmp(bytes.data(), "07070", 5) == 0;
+  if (!cpio && !arch::x86_64::detect_compression(bytes))
+    return fail("the initial root file system {} is neither a cpio archive nor a compressed one", path);
+  return arch::x86_64::check_initrd(bytes, fmt::format("the initial root file system {}", path));
+}
+
 Result<> add_root(const MachineRun& request, Plan& plan) {
   TRY_ASSIGN(auto archive, image::CpioWriter::create("initrd"));
   TRY(archive.append_archive({smol_default_image, static_cast<std::size_t>(smol_default_image_end - smol_default_image)}));
@@ -75,12 +88,12 @@ Result<> add_root(const MachineRun& request, Plan& plan) {
       plan.options.monitor_arguments.insert(plan.options.monitor_arguments.end(),
                                             {"--disk", fmt::format("path={},readonly=on", request.rootfs)});
       plan.options.config.root_kind = SMOL_ROOT_OVERLAY;
-      plan.options.config.root_device = "/dev/vda";
+      plan.options.config.root_device = kRootDevice;
     }
   }
   if (!request.initrd.empty()) {
     TRY_ASSIGN(const auto bytes, base::read_file(request.initrd));
-    if (bytes.empty()) return fail("the initial root file system {} is empty", request.initrd);
+    TRY(check_archive(bytes, request.initrd));
     TRY(archive.append_archive(bytes));
   }
   TRY_ASSIGN(plan.initrd, std::move(archive).finish());
@@ -175,7 +188,10 @@ Result<int> run_verb(const MachineRun& request, u64 started_at) {
   TRY(add_command(request, plan));
   TRY(add_root(request, plan));
   const std::string stats_path = request.stats.empty() ? fd_path(plan.stats.get()) : request.stats;
-  TRY_ASSIGN(const machines::RunOutcome outcome, machines::RunSession::run(std::move(plan.options)));
+  TRY_ASSIGN(machines::RunOutcome outcome, machines::RunSession::run(std::move(plan.options)));
+  // The guest knows its disk by another name than the user.
+  if (const auto at = outcome.message.find(kRootDevice); at != std::string::npos && !request.rootfs.empty())
+    outcome.message.replace(at, kRootDevice.size(), request.rootfs);
   if (!outcome.message.empty()) fmt::print(stderr, "Error: {}\n", outcome.message);
   if (request.boot_time && outcome.message.empty()) TRY(print_boot_time(stats_path));
   return outcome.status;

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Ends that are not the program's own: panics, resets, memory running out, a killed monitor; and bad input.
+
+Every one must be told apart, say so in one line, and leave neither process nor file behind.
+"""
+import os
+import resource
+import signal
+import subprocess
+import unittest
+
+import smolvm
+
+PANIC = "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 100"
+
+
+class EndTest(smolvm.MachineTest):
+    def test_a_kernel_panic_is_told_apart(self):
+        result = self.run_machine("sh", "-c", PANIC)
+        self.assertEqual(result.status, 1, repr(result))
+        self.assertIn(b"panic", result.err.lower())
+
+    def test_a_reset_from_inside_is_no_panic(self):
+        result = self.run_machine("reboot", "-f")
+        self.assertEqual(result.status, 1, repr(result))
+        self.assertTrue(result.err.startswith(b"Error: "), repr(result))
+        self.assertNotIn(b"panic", result.err.lower())
+
+    def test_poweroff_from_inside_ends_the_run(self):
+        result = self.run_machine("sh", "-c", "poweroff; sleep 100")
+        self.assertEqual(result.status, 128 + signal.SIGTERM, repr(result))
+
+    def test_memory_running_out_is_told_apart(self):
+        result = self.run_machine("sh", "-c", "exec tail /dev/zero", options=["--mem", "96"])
+        self.assertEqual(result.status, 137, repr(result))
+        self.assertIn(b"memory", result.err)
+
+    def test_a_kill_in_the_guest_is_not_called_out_of_memory(self):
+        result = self.run_machine("sh", "-c", "kill -9 $$")
+        self.assertEqual((result.status, result.err), (137, b""))
+
+    def test_memory_pressure_is_survived(self):
+        # Fills most of the memory with files again and again, so that the kernel must reclaim and refuse.
+        script = "for i in 1 2 3; do dd if=/dev/zero of=/tmp/a bs=1M count=200 2>/dev/null; rm /tmp/a; done; " \
+                 "dd if=/dev/zero of=/root/b bs=1M count=200 2>/dev/null; rm -f /root/b; echo alive; md5sum /bin/busybox | wc -l"
+        self.assert_output(self.run_machine("sh", "-c", script, options=["--mem", "96"]), "alive\n1\n")
+
+    def test_killing_the_command_line_leaves_nothing(self):
+        process = self.start_machine("sh", "-c", "echo up; sleep 1000")
+        self.assertEqual(process.stdout.readline(), b"up\n")
+        self.assertGreaterEqual(len(smolvm.processes_with(self.mark)), 1)
+        process.kill()
+        process.wait()
+
+    def test_killing_the_monitor_leaves_nothing_and_is_reported(self):
+        process = self.start_machine("sh", "-c", "echo up; sleep 1000")
+        self.assertEqual(process.stdout.readline(), b"up\n")
+        monitors = [pid for pid in smolvm.processes_with(self.mark) if pid != process.pid]
+        self.assertEqual(len(monitors), 1, monitors)
+        os.kill(monitors[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=smolvm.LIMIT)
+        self.assertEqual(process.returncode, 1, err)
+        self.assertTrue(err.startswith(b"Error: "), err)
+
+
+class BadInputTest(smolvm.MachineTest):
+    def test_a_kernel_that_is_none(self):
+        path = self.path("not-a-kernel", b"hello" * 1000)
+        self.assert_error(self.run_machine("true", options=["--kernel", path]), path)
+
+    def test_a_kernel_that_is_missing_empty_or_a_folder(self):
+        for path in (self.path("missing"), self.path("empty", b""), self.folder):
+            self.assert_error(self.run_machine("true", options=["--kernel", path]), path)
+
+    def test_a_truncated_kernel(self):
+        with open(smolvm.kernel_path("micro"), "rb") as file:
+            path = self.path("cut-kernel", file.read(3 << 20))
+        self.assert_error(self.run_machine("true", options=["--kernel", path]), path)
+
+    def test_a_truncated_initrd(self):
+        with open(os.environ["SMOL_IMAGE"], "rb") as file:
+            path = self.path("cut.cpio", file.read(100001))
+        self.assert_error(self.run_machine("true", options=["--initrd", path]), path)
+
+    def test_an_initrd_that_is_none(self):
+        for path in (self.path("missing"), self.path("empty", b""), self.path("text", b"hello" * 1000), self.folder):
+            self.assert_error(self.run_machine("true", options=["--initrd", path]), path)
+
+    def test_memory_too_small_or_too_large(self):
+        for size in ("0", "1", "4", "999999999"):
+            self.assert_error(self.run_machine("true", options=["--mem", size]), "memory")
+        for size in ("x", "-1", "1.5"):
+            result = self.run_machine("true", options=["--mem", size])
+            self.assertIn(result.status, (1, 2), repr(result))
+            self.assertIn(b"--mem", result.err)
+
+    def test_a_root_that_is_missing_or_no_image(self):
+        path = self.path("missing")
+        self.assert_error(self.run_machine("true", options=["--rootfs", path]), path)
+        for path in (self.path("odd", b"hello" * 1000), self.path("text", b"hello321" * 6400), self.path("empty", b"")):
+            self.assert_error(self.run_machine("true", options=["--rootfs", path]), path)
+        self.assert_error(self.run_machine("true", options=["--rootfs", "/dev/full"]), "/dev/full")
+
+    def test_a_timeout_that_is_none(self):
+        for text in ("0s", "x", "-1s", "5y", ""):
+            result = self.run_machine("true", options=[f"--timeout={text}"])
+            self.assertIn(result.status, (1, 2), repr(result))
+            self.assertTrue(result.err.startswith(b"Error: "), repr(result))
+
+    def test_unknown_and_unsupported_options_are_named(self):
+        for option in ("--no-such", "--net", "--volume"):
+            result = self.run_machine("true", options=[option])
+            self.assertEqual(result.status, 2, repr(result))
+            self.assertIn(option.encode(), result.err)
+
+    def test_a_terminal_that_is_none(self):
+        self.assert_error(self.run_machine("true", options=["-t"]), "terminal")
+
+    def test_a_host_that_is_out_of_descriptors(self):
+        done = subprocess.run(self.command([], ["true"]), env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=smolvm.LIMIT, check=False,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)))
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertTrue(done.stderr.startswith(b"Error: "), done.stderr)
+
+    @unittest.skipUnless(os.geteuid() == 0 and os.path.exists("/dev/kvm"), "needs root and /dev/kvm to forbid it")
+    def test_kvm_without_permission(self):
+        done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", smolvm.SMOLVM, "machine", "run",
+                               "--accel", "kvm", "--", "true"], env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=smolvm.LIMIT, check=False)
+        if done.returncode == 0:
+            self.skipTest("everybody may use /dev/kvm here")
+        if b"smolvm" in done.stderr and b"Permission denied" in done.stderr and b"kvm" not in done.stderr:
+            self.skipTest("nobody cannot read this checkout")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(b"/dev/kvm", done.stderr)
+        self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+
+
+if __name__ == "__main__":
+    smolvm.main()
