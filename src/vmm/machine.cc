@@ -87,7 +87,8 @@ Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> devi
   TRY(mmio_.add(base, devices::virtio::kMmioWindowSize, *transport));
   if (vm_->capabilities().ioeventfd)
     for (u16 queue = 0; queue < transport->queue_count(); ++queue)
-      TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue), .address = base + devices::virtio::kMmioQueueNotify,
+      if (transport->wants_io_event(queue))
+        TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue), .address = base + devices::virtio::kMmioQueueNotify,
                             .size = 4, .has_match = true, .match = queue}));
   virtio_.push_back(std::move(transport));
   return {};

@@ -8,7 +8,7 @@
 
 namespace smol::devices::virtio {
 
-// Loop thread. No call blocks.
+// One thread at a time. No call blocks.
 class ConsoleBackend {
  public:
   virtual ~ConsoleBackend() = default;

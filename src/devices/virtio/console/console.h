@@ -54,6 +54,7 @@ class Console final : public VirtioDevice {
   void read_config(u64 offset, ByteSpan data) override;
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;
+  bool served_at_once(u16 queue) const override { return queue == kTransmitQueue; }
   void reset() override;
 
  private:

@@ -57,9 +57,13 @@ class VirtioDevice {
   // DRIVER_OK. queues (some may be not ready) and host stay valid until reset() or the device's
   // end.
   virtual void activate(u64 features, std::span<Queue> queues, DeviceHost& host) = 0;
-  // The driver notified queue, or schedule() asked for it. Loop thread, only while active. Serves a
-  // bounded number of chains, then calls schedule().
+  // The driver notified queue, or schedule() asked for it. Only while active, on the loop's thread
+  // or, see below, on a vCPU's. Serves a bounded number of chains, then calls schedule().
   virtual void process_queue(u16 queue) = 0;
+  // True: drivers spin until this queue is served, so it is served at once on the vCPU's thread
+  // that notified, which spares two changes of threads. Only for work that is short and never
+  // blocks. Constant.
+  virtual bool served_at_once(u16 queue) const { return false; }
   // Forgets the driver: queues and host are gone on return, held chains dropped, config back to its
   // start where the driver could change it. Also called when the device is not active.
   virtual void reset() = 0;

@@ -147,8 +147,10 @@ void MmioTransport::write(u64 offset, ConstByteSpan data) {
   const u32 value = base::load<u32>(data.data());
   if (offset == kQueueNotify) {
     if (value >= queues_.size()) return complain("notifies a queue that does not exist");
-    base::signal_eventfd(notify_fds_[value].get());
-    return;
+    if (!device_->served_at_once(static_cast<u16>(value)))
+      return base::signal_eventfd(notify_fds_[value].get());
+    std::lock_guard lock(device_->mutex());
+    return serve_locked(static_cast<u16>(value));
   }
   if (offset == kInterruptAcknowledge) {
     interrupt_status_.fetch_and(~value, std::memory_order_acq_rel);
@@ -309,6 +311,10 @@ bool MmioTransport::serving_locked() const {
 void MmioTransport::serve(u16 queue) {
   std::lock_guard lock(device_->mutex());
   base::drain_eventfd(notify_fds_[queue].get());
+  serve_locked(queue);
+}
+
+void MmioTransport::serve_locked(u16 queue) {
   if (serving_locked() && queues_[queue].ready()) device_->process_queue(queue);
 }
 

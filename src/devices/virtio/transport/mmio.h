@@ -50,6 +50,9 @@ class MmioTransport final : public Device, private DeviceHost {
   // Signalled by a notification of queue; for Vm::add_ioevent with address = base +
   // kMmioQueueNotify, size 4, match = queue. Owned by the transport.
   int notify_fd(u16 queue) const { return notify_fds_[queue].get(); }
+  // False: better without an I/O event, as notifications of this queue are served on the vCPU's
+  // thread.
+  bool wants_io_event(u16 queue) const { return !device_->served_at_once(queue); }
 
   // Device. Registers are 4 bytes wide and aligned (4.2.2.2); other accesses below 0x100 read 0 and
   // write nothing.
@@ -70,6 +73,7 @@ class MmioTransport final : public Device, private DeviceHost {
   bool accept_features_locked();
   void reset_locked();
   void serve(u16 queue);
+  void serve_locked(u16 queue);
   bool serving_locked() const;
   Queue* selected_queue() {
     return queue_select_ < queues_.size() ? &queues_[queue_select_] : nullptr;

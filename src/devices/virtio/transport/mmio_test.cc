@@ -51,6 +51,9 @@ struct EchoDevice final : VirtioDevice {
     ++resets;
   }
 
+  bool served_at_once(u16) const override { return at_once; }
+
+  bool at_once = false;
   const u16 sizes[2] = {16, 8};
   u32 config = 0x11223344;
   u64 activated_with = 0;
@@ -201,6 +204,24 @@ TEST_F(MmioTest, ServesAQueueOnTheLoop) {
   base::signal_eventfd(transport->notify_fd(0));
   ASSERT_TRUE(loop->run_once(0));
   EXPECT_TRUE(driver->take_used());
+}
+
+TEST_F(MmioTest, ServesAtOnceWhereTheDeviceWantsIt) {
+  EXPECT_TRUE(transport->wants_io_event(0));
+  echo->at_once = true;
+  EXPECT_FALSE(transport->wants_io_event(0));
+  set(0x50, 0);
+  EXPECT_EQ(echo->served, 0) << "not active";
+  start();
+  driver->add({{kData, 4}});
+  set(0x50, 0);
+  EXPECT_EQ(driver->used_index(), 1) << "without the loop";
+  driver->publish(77);
+  set(0x50, 0);
+  EXPECT_EQ(get(0x70), 15u | kStatusNeedsReset);
+  const int served = echo->served;
+  set(0x50, 0);
+  EXPECT_EQ(echo->served, served);
 }
 
 TEST_F(MmioTest, FeaturesAreRefused) {
