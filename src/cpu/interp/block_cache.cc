@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "cpu/interp/exits.h"
+#include "cpu/mmu/mmu.h"
 
 namespace smol::cpu {
 
@@ -29,18 +30,23 @@ Block* BlockCache::allocate(u32 operations) {
   return block;
 }
 
-u32 BlockCache::granules_of(u32 offset, u64 size) {
-  const u32 first = offset >> 7;
-  const u32 last = static_cast<u32>(std::min<u64>(offset + size - 1, 4095) >> 7);
-  return (~u32{0} >> (31 - (last - first))) << first;
+void BlockCache::mark(Page& page, u32 offset, u32 size) {
+  for (u32 i = offset; i < offset + size; ++i) page.bytes[i >> 6] |= u64{1} << (i & 63);
+  if (size != 0) page.granules |= granules_of(offset, size);
 }
 
-u32 BlockCache::granules_of(const Block& block, u64 page) {
-  u32 mask = 0;
-  if ((block.physical & ~u64{0xfff}) == page)
-    mask |= granules_of(block.physical & 0xfff, block.bytes);
-  if (block.second_page == page) mask |= granules_of(0, block.second_bytes);
-  return mask;
+void BlockCache::mark(Page& page, const Block& block, u64 address) {
+  if ((block.physical & ~u64{0xfff}) == address) mark(page, block.physical & 0xfff, block.bytes);
+  if (block.second_page == address) mark(page, 0, block.second_bytes);
+}
+
+bool BlockCache::any_marked(const Page& page, u32 offset, u64 size) {
+  for (u32 word = offset >> 6; word <= (offset + size - 1) >> 6; ++word) {
+    const u64 start = std::max<u64>(offset, u64{word} * 64) - u64{word} * 64;
+    const u64 end = std::min<u64>(offset + size, u64{word} * 64 + 64) - u64{word} * 64;
+    if (page.bytes[word] & ((~u64{0} >> (64 - (end - start))) << start)) return true;
+  }
+  return false;
 }
 
 bool BlockCache::overlaps(const Block& block, u64 page, u32 offset, u64 size) {
@@ -52,20 +58,22 @@ bool BlockCache::overlaps(const Block& block, u64 page, u32 offset, u64 size) {
   return block.second_page == page && offset < block.second_bytes;
 }
 
-void BlockCache::add_to_page(u64 page, Block* block, std::vector<u64>& new_pages) {
+void BlockCache::add_to_page(u64 page, Block* block, std::vector<u64>& changed) {
   Page& entry = pages_[page];
-  if (entry.blocks.empty()) new_pages.push_back(page);
+  const u64 before = entry.granules;
   entry.blocks.push_back(block);
-  entry.granules |= granules_of(*block, page);
+  mark(entry, *block, page);
+  if (entry.granules != before) changed.push_back(page);
 }
 
-void BlockCache::insert(Block* block, std::vector<u64>& new_pages) {
+void BlockCache::insert(Block* block, std::vector<u64>& changed) {
   Block*& head = heads_[hash(block->physical, block->mode)];
   block->next = head;
   head = block;
-  add_to_page(block->physical & ~u64{0xfff}, block, new_pages);
-  if (block->second_page != kNoPage && block->second_page != (block->physical & ~u64{0xfff}))
-    add_to_page(block->second_page, block, new_pages);
+  const u64 page = block->physical & ~u64{0xfff};
+  add_to_page(page, block, changed);
+  if (block->second_page != kNoPage && block->second_page != page)
+    add_to_page(block->second_page, block, changed);
 }
 
 void BlockCache::retire(Block* block) {
@@ -81,8 +89,7 @@ void BlockCache::retire(Block* block) {
   for (u32 i = 0; i < block->op_count; ++i) block->ops()[i].handler = stale_op;
 }
 
-bool BlockCache::invalidate(u64 physical, u64 size, std::vector<u64>& empty_pages) {
-  bool emptied = false;
+void BlockCache::invalidate(u64 physical, u64 size, std::vector<u64>& changed) {
   while (size != 0) {
     const u64 page = physical & ~u64{0xfff};
     const u32 offset = physical & 0xfff;
@@ -90,24 +97,24 @@ bool BlockCache::invalidate(u64 physical, u64 size, std::vector<u64>& empty_page
     physical += piece;
     size -= piece;
     const auto found = pages_.find(page);
-    if (found == pages_.end() || (found->second.granules & granules_of(offset, piece)) == 0)
-      continue;
+    if (found == pages_.end() || !any_marked(found->second, offset, piece)) continue;
     Page& entry = found->second;
     for (Block* block : entry.blocks)
       if (overlaps(*block, page, offset, piece)) retire(block);
+    changed.push_back(page);
     std::erase_if(entry.blocks, [](const Block* block) { return block->stale; });
+    if (entry.blocks.empty()) {
+      pages_.erase(found);
+      continue;
+    }
     entry.granules = 0;
-    for (const Block* block : entry.blocks) entry.granules |= granules_of(*block, page);
-    if (!entry.blocks.empty()) continue;
-    pages_.erase(found);
-    empty_pages.push_back(page);
-    emptied = true;
+    std::fill(std::begin(entry.bytes), std::end(entry.bytes), 0);
+    for (const Block* block : entry.blocks) mark(entry, *block, page);
   }
-  return emptied;
 }
 
-void BlockCache::clear(std::vector<u64>& empty_pages) {
-  for (const auto& [page, entry] : pages_) empty_pages.push_back(page);
+void BlockCache::clear(std::vector<u64>& pages) {
+  for (const auto& [page, entry] : pages_) pages.push_back(page);
   pages_.clear();
   std::fill(heads_.begin(), heads_.end(), nullptr);
   used_ = 0;

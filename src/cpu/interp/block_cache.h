@@ -46,28 +46,35 @@ class BlockCache {
   }
   // Room for a block of that many operations; nullptr when the arena is full (clear() then).
   Block* allocate(u32 operations);
-  // Enters the block allocated last. Returns through new_pages the pages that had no code before
-  // (0-2).
-  void insert(Block* block, std::vector<u64>& new_pages);
-  // Drops blocks that overlap the bytes. Returns true when the page has no code any more.
-  bool invalidate(u64 physical, u64 size, std::vector<u64>& empty_pages);
-  void clear(std::vector<u64>& empty_pages);
+  // Enters the block allocated last. Gives the pages whose granules changed (0-2).
+  void insert(Block* block, std::vector<u64>& changed);
+  // Drops the blocks that hold one of the bytes. Gives the pages whose granules may have changed.
+  void invalidate(u64 physical, u64 size, std::vector<u64>& changed);
+  // The page's mask for Mmu::set_code_granules.
+  u64 granules(u64 page) const {
+    const auto found = pages_.find(page);
+    return found == pages_.end() ? 0 : found->second.granules;
+  }
+  void clear(std::vector<u64>& pages);
   u64 used_bytes() const { return used_; }
 
  private:
   static constexpr u32 kHeads = 1 << 15;
   struct Page {
-    u32 granules = 0;  // bit i: bytes [128 i, 128 i + 128) are in some block
+    u64 granules = 0;
+    u64 bytes[64] = {};  // bit i of word w: byte 64 w + i is in some block. Exact, so that data
+                         // beside code costs no code
     std::vector<Block*> blocks;
   };
   static u32 hash(u64 physical, u32 mode) {
     return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> 49);
   }
-  static u32 granules_of(u32 offset, u64 size);
-  static u32 granules_of(const Block& block, u64 page);
+  static void mark(Page& page, u32 offset, u32 size);
+  static void mark(Page& page, const Block& block, u64 address);
+  static bool any_marked(const Page& page, u32 offset, u64 size);
   static bool overlaps(const Block& block, u64 page, u32 offset, u64 size);
   void retire(Block* block);
-  void add_to_page(u64 page, Block* block, std::vector<u64>& new_pages);
+  void add_to_page(u64 page, Block* block, std::vector<u64>& changed);
 
   u8* arena_ = nullptr;
   u64 used_ = 0;

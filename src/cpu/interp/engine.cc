@@ -262,13 +262,18 @@ void EngineImpl::drain_invalidations() {
 void EngineImpl::code_written(u64 physical, u64 size) {
   pages_.clear();
   blocks_.invalidate(physical, size, pages_);
-  for (const u64 page : pages_) mmu_.set_code_page(page, false);
+  for (const u64 page : pages_) mmu_.set_code_granules(page, blocks_.granules(page));
 }
 
-void EngineImpl::translation_dropped(u64 linear_page) {
-  if (linear_page == kNoPage || !cpu_.long_mode()) {
-    ++jump_generation_;
-    cpu_.jump_tag = (jump_generation_ << 16) | mode_;
+void EngineImpl::all_dropped(bool user) {
+  ++jump_generations_[user];
+  set_jump_tag();
+}
+
+void EngineImpl::page_dropped(u64 linear_page) {
+  if (!cpu_.long_mode()) {
+    all_dropped(false);
+    all_dropped(true);
     return;
   }
   // A block of the page before may end in a split instruction that reaches into this one.
@@ -281,9 +286,9 @@ void EngineImpl::translation_dropped(u64 linear_page) {
 void EngineImpl::drop_all_blocks() {
   pages_.clear();
   blocks_.clear(pages_);
-  for (const u64 page : pages_) mmu_.set_code_page(page, false);
-  ++jump_generation_;
-  cpu_.jump_tag = (jump_generation_ << 16) | mode_;
+  for (const u64 page : pages_) mmu_.set_code_granules(page, 0);
+  all_dropped(false);
+  all_dropped(true);
   cpu_.link_from = nullptr;
 }
 

@@ -28,10 +28,10 @@ void EngineImpl::update_mode() {
   if (cpu_.cr0 & (kCr0Em | kCr0Ts)) mode |= kModeFpuTrap;
   if ((cpu_.cr4 & kCr4Osfxsr) && !(cpu_.cr0 & kCr0Em)) mode |= kModeSse;
   const u64 base = (mode & kModeSizeMask) == kMode64 ? 0 : cpu_.segments[kCs].base;
-  if (base != code_base_) ++jump_generation_;
+  if (base != code_base_) ++jump_generations_[0], ++jump_generations_[1];
   code_base_ = base;
   mode_ = mode;
-  cpu_.jump_tag = (jump_generation_ << 16) | mode;
+  set_jump_tag();
   if ((cpu_.flags & kFlagRf) && (cpu_.dr7 & 0xff) == 0) cpu_.flags &= ~kFlagRf;
 }
 
@@ -152,7 +152,7 @@ Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
   pages_.clear();
   blocks_.insert(block, pages_);
   for (const u64 code_page : pages_) {
-    mmu_.set_code_page(code_page, true);
+    mmu_.set_code_granules(code_page, blocks_.granules(code_page));
     static_cast<void>(memory_.watch_page(
         memory::GuestPhysical(code_page)));  // false for ROM: nobody writes there
   }

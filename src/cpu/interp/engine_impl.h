@@ -42,7 +42,8 @@ class EngineImpl final : public Engine, private CodeObserver {
 
   // CodeObserver
   void code_written(u64 physical, u64 size) override;
-  void translation_dropped(u64 linear_page) override;
+  void page_dropped(u64 linear_page) override;
+  void all_dropped(bool user) override;
 
   Stop run_guest(u64 instructions);
   void run_slice();
@@ -60,6 +61,9 @@ class EngineImpl final : public Engine, private CodeObserver {
   bool second_page_matches(const Block& block, u64 linear);
   void drop_all_blocks();
   void drain_invalidations();
+  void set_jump_tag() {
+    cpu_.jump_tag = (jump_generations_[(mode_ & kModeUser) != 0] << 16) | mode_;
+  }
   void account() {
     cpu_.retired += static_cast<u64>(cpu_.slice - cpu_.budget);
     cpu_.slice = cpu_.budget;
@@ -72,7 +76,7 @@ class EngineImpl final : public Engine, private CodeObserver {
   BlockCache blocks_;
   u32 mode_ = 0;
   u64 code_base_ = 0;
-  u64 jump_generation_ = 1;
+  u64 jump_generations_[2] = {1, 1};  // [1]: ring 3
   std::unique_ptr<JumpEntry[]> jump_cache_;
   std::vector<u64> pages_;  // scratch
   std::mutex mutex_;

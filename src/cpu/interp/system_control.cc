@@ -61,7 +61,7 @@ bool write_cr3(Cpu& cpu, u64 value) {
   }
   if (!check_pdptes(cpu, cpu.cr0, value, cpu.cr4)) return false;
   cpu.cr3 = value;
-  flush_tlb(cpu);
+  flush_tlb_non_global(cpu);
   return true;
 }
 

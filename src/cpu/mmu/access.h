@@ -106,8 +106,9 @@ inline bool is_canonical(u64 address) {
   return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address;
 }
 
-// Drops translations: all (CR3 load, CR0/CR4/EFER change), or one page.
+// Drops translations: all (CR0/CR4/EFER change), or one page.
 SMOL_REALIGN void flush_tlb(Cpu& cpu);
+SMOL_REALIGN void flush_tlb_non_global(Cpu& cpu);  // CR3 load: global pages stay
 SMOL_REALIGN void flush_tlb_page(Cpu& cpu, u64 address);
 // After a change of CPL, CR0.WP, CR4.SMAP or EFLAGS.AC: chooses the table in force.
 SMOL_REALIGN void select_tlb(Cpu& cpu);

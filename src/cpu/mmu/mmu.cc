@@ -12,6 +12,8 @@ namespace {
 
 constexpr u64 kPageMask = ~u64{0xfff};
 constexpr u64 kGenerations = 4096;
+// In TlbEntry::physical: writable, but the page holds code, so that stores have to be looked at.
+constexpr u64 kBesideCode = 1;
 
 }  // namespace
 
@@ -21,22 +23,40 @@ Mmu::Mmu(Cpu& cpu, u32 physical_bits)
   cpu.tlb = tables_[1];
 }
 
+void Mmu::next_generation(u32 index) {
+  non_global_[index] = false;
+  if (++generations_[index] < kGenerations) return;
+  generations_[index] = 1;
+  for (TlbEntry& entry : tables_[index]) entry = {};
+}
+
+void Mmu::next_code_generation(u32 user) {
+  code_non_global_[user] = false;
+  if (observer_ != nullptr) observer_->all_dropped(user != 0);
+  if (++code_generations_[user] < kGenerations) return;
+  code_generations_[user] = 1;
+  for (CodeEntry& entry : code_[user]) entry = {};
+}
+
 void Mmu::flush_all() {
-  if (++cpu_.tlb_generation == kGenerations) {
-    cpu_.tlb_generation = 1;
-    for (auto& entries : tables_)
-      for (TlbEntry& entry : entries) entry = {};
-    for (auto& entries : code_)
-      for (CodeEntry& entry : entries) entry = {};
-  }
-  if (observer_ != nullptr) observer_->translation_dropped(~u64{0});
+  for (u32 i = 0; i < 3; ++i) next_generation(i);
+  for (u32 i = 0; i < 2; ++i) next_code_generation(i);
+  select();
+}
+
+void Mmu::flush_non_global() {
+  for (u32 i = 0; i < 3; ++i)
+    if (non_global_[i]) next_generation(i);
+  for (u32 i = 0; i < 2; ++i)
+    if (code_non_global_[i]) next_code_generation(i);
+  select();
 }
 
 void Mmu::flush_page(u64 address) {
   const u32 index = (address >> 12) & (kTlbEntries - 1);
   for (auto& entries : tables_) entries[index] = {};
   for (auto& entries : code_) entries[(address >> 12) & (kCodeTlbEntries - 1)] = {};
-  if (observer_ != nullptr) observer_->translation_dropped(address & kPageMask);
+  if (observer_ != nullptr) observer_->page_dropped(address & kPageMask);
 }
 
 Privilege Mmu::privilege() const {
@@ -45,18 +65,26 @@ Privilege Mmu::privilege() const {
 }
 
 void Mmu::select() {
-  cpu_.tlb = checks_alignment() || has_data_breakpoints() ? no_entries_ : table(privilege());
+  const Privilege now = privilege();
+  cpu_.tlb_generation = generations_[static_cast<u32>(now)];
+  cpu_.tlb = checks_alignment() || has_data_breakpoints() ? no_entries_ : table(now);
 }
 
-void Mmu::set_code_page(u64 physical, bool on) {
+void Mmu::set_code_granules(u64 physical, u64 granules) {
   physical &= kPageMask;
   Slot* const slot = slots_.find(physical);
   if (slot == nullptr) return;
-  slot->code[(physical - slot->start) >> 12] = on;
-  if (!on) return;
-  for (auto& entries : tables_)
-    for (TlbEntry& entry : entries)
-      if (entry.physical == physical) entry.write_tag = 0;
+  u64& mask = slot->code[(physical - slot->start) >> 12];
+  const bool first = mask == 0 && granules != 0;
+  mask = granules;
+  if (!first) return;
+  for (auto& entries : tables_) {
+    for (TlbEntry& entry : entries) {
+      if (entry.physical != physical || entry.write_tag == 0) continue;
+      entry.write_tag = 0;
+      entry.physical |= kBesideCode;
+    }
+  }
 }
 
 bool Mmu::fill(u64 address, Access access, Privilege privilege, Translation& out) {
@@ -65,17 +93,19 @@ bool Mmu::fill(u64 address, Access access, Privilege privilege, Translation& out
   if (slot == nullptr) return true;
   const u64 page = out.physical & kPageMask;
   const u64 index = (page - slot->start) >> 12;
-  bool writable = out.writable && !slot->read_only && slot->code[index] == 0;
+  bool writable = out.writable && !slot->read_only;
   if (access == Access::kWrite && !slot->read_only) slot->mark_dirty(page);
   if (writable && !slot->dirty.empty())
     writable = ((slot->dirty[index >> 6] >> (index & 63)) & 1) != 0;
   const u64 linear = address & kPageMask;
   TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
-  entry.read_tag = linear | cpu_.tlb_generation;
-  entry.write_tag = writable ? linear | cpu_.tlb_generation : 0;
+  const bool code = slot->code[index] != 0;
+  if (!out.global) non_global_[static_cast<u32>(privilege)] = true;
+  entry.read_tag = tag(privilege, linear, 1);
+  entry.write_tag = writable && !code ? entry.read_tag : 0;
   entry.addend =
       static_cast<i64>(reinterpret_cast<u64>(slot->host + (page - slot->start)) - linear);
-  entry.physical = page;
+  entry.physical = page | (writable && code ? kBesideCode : 0);
   return true;
 }
 
@@ -114,7 +144,7 @@ bool Mmu::read_page(const Translation& at, u8* into, u32 size) {
 bool Mmu::write_page(const Translation& at, const u8* from, u32 size) {
   Slot* const slot = slots_.find(at.physical);
   if (slot != nullptr && !slot->read_only) {
-    if (slot->code[(at.physical - slot->start) >> 12]) observer_->code_written(at.physical, size);
+    note_code_write(*slot, at.physical, size);
     std::memcpy(slot->host + (at.physical - slot->start), from, size);
     return true;
   }
@@ -133,7 +163,7 @@ bool Mmu::write_page(const Translation& at, const u8* from, u32 size) {
 // same few pages: a hit needs no walk.
 bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
   const TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
-  if (entry.read_tag == tag_of(&cpu_, address, size)) {
+  if (entry.read_tag == tag(privilege, address, size)) {
     std::memcpy(into, reinterpret_cast<const void*>(address + static_cast<u64>(entry.addend)),
                 size);
     return true;
@@ -146,10 +176,28 @@ bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
   return first == size || read_page(high, static_cast<u8*>(into) + first, size - first);
 }
 
+// A store to a page with code, through an entry that a walk made: the host address, with code under
+// it dropped.
+u8* Mmu::write_beside_code(TlbEntry& entry, u64 address, u32 size) {
+  const u64 physical = (entry.physical & kPageMask) | (address & 0xfff);
+  Slot* const slot = slots_.find(physical);
+  note_code_write(*slot, physical, size);
+  if (slot->code[(physical - slot->start) >> 12] == 0) {
+    entry.write_tag = entry.read_tag;
+    entry.physical &= kPageMask;
+  }
+  return reinterpret_cast<u8*>(address + static_cast<u64>(entry.addend));
+}
+
 bool Mmu::write(u64 address, const void* from, u32 size, Privilege privilege) {
-  const TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
-  if (entry.write_tag == tag_of(&cpu_, address, size)) {
+  TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
+  const u64 wanted = tag(privilege, address, size);
+  if (entry.write_tag == wanted) {
     std::memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry.addend)), from, size);
+    return true;
+  }
+  if (entry.read_tag == wanted && (entry.physical & kBesideCode)) {
+    std::memcpy(write_beside_code(entry, address, size), from, size);
     return true;
   }
   const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
@@ -162,11 +210,14 @@ bool Mmu::write(u64 address, const void* from, u32 size, Privilege privilege) {
 
 u8* Mmu::writable(u64 address, u32 size, Privilege privilege) {
   if ((address & 0xfff) + size > 4096) return nullptr;
+  TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
+  if (entry.read_tag == tag(privilege, address, size) && (entry.physical & kBesideCode))
+    return write_beside_code(entry, address, size);
   Translation at;
   if (!fill(address, Access::kWrite, privilege, at)) return nullptr;
   Slot* const slot = slots_.find(at.physical);
   if (slot == nullptr || slot->read_only) return nullptr;
-  if (slot->code[(at.physical - slot->start) >> 12]) observer_->code_written(at.physical, size);
+  note_code_write(*slot, at.physical, size);
   return slot->host + (at.physical - slot->start);
 }
 
@@ -181,11 +232,12 @@ bool Mmu::probe(u64 address, u32 size, Access access) {
 bool Mmu::code_location(u64 address, CodeLocation& out) {
   const bool user = cpu_.cpl == 3;
   CodeEntry& entry = code_[user][(address >> 12) & (kCodeTlbEntries - 1)];
-  const u64 tag = (address & kPageMask) | cpu_.tlb_generation;
+  const u64 tag = (address & kPageMask) | code_generations_[user];
   if (entry.tag != tag) {
     Translation at;
     if (!translate(address, Access::kExecute, user ? Privilege::kUser : Privilege::kSupervisor, at))
       return false;
+    if (!at.global) code_non_global_[user] = true;
     Slot* const slot = slots_.find(at.physical);
     const u64 page = at.physical & kPageMask;
     entry = {.tag = tag,
@@ -241,6 +293,7 @@ bool translate_code(Cpu* cpu, u64 address, CodeLocation& out) {
 }
 
 void flush_tlb(Cpu& cpu) { cpu.mmu->flush_all(); }
+void flush_tlb_non_global(Cpu& cpu) { cpu.mmu->flush_non_global(); }
 void flush_tlb_page(Cpu& cpu, u64 address) { cpu.mmu->flush_page(address); }
 void select_tlb(Cpu& cpu) { cpu.mmu->select(); }
 

@@ -15,11 +15,18 @@ class CodeObserver {
  public:
   virtual ~CodeObserver() = default;
   virtual void code_written(u64 physical, u64 size) = 0;
-  // A page's translation was dropped, or (~0) all: lookups by RIP that rest on it must go.
-  virtual void translation_dropped(u64 linear_page) = 0;
+  // Translations were dropped: lookups by RIP that rest on them must go. One page, or all of ring
+  // 3's, or of the inner rings'.
+  virtual void page_dropped(u64 linear_page) = 0;
+  virtual void all_dropped(bool user) = 0;
 };
 
 inline constexpr u32 kCodeTlbEntries = 256;
+// Granules of 64 bytes that [offset, offset + size) of a page touches.
+constexpr u64 granules_of(u64 offset, u64 size) {
+  const u64 first = offset >> 6, last = (offset + size - 1 > 4095 ? 4095 : offset + size - 1) >> 6;
+  return (~u64{0} >> (63 - (last - first))) << first;
+}
 // Data tables by privilege.
 enum class Privilege : u8 { kUser, kSupervisor /* SMAP in force if CR4 says so */, kSupervisorAc };
 
@@ -27,6 +34,7 @@ enum class Privilege : u8 { kUser, kSupervisor /* SMAP in force if CR4 says so *
 struct Translation {
   u64 physical = 0;       // of the address
   bool writable = false;  // for this privilege, and the dirty bit stands
+  bool global = false;    // survives a CR3 load
 };
 
 class Mmu {
@@ -37,6 +45,9 @@ class Mmu {
   Slots& slots() { return slots_; }
   // After slots changed or a dirty log was taken.
   void flush_all();
+  // A CR3 load. Tables in which only global pages were entered keep them: with SMAP, that is what
+  // the kernel's own is.
+  void flush_non_global();
   void flush_page(u64 address);
   void select();
   // Some accesses need a look beside the walk: #AC in ring 3, data breakpoints. No access hits a
@@ -47,8 +58,9 @@ class Mmu {
   u32 take_breakpoint_hits() { return std::exchange(breakpoint_hits_, 0); }
   Privilege privilege() const;
 
-  // Marks a page as holding code (drops its write translations), or not any more.
-  void set_code_page(u64 physical, bool on);
+  // Bit i: bytes [64 i, 64 i + 64) of the page are in decoded code (0: none are). Stores to such a
+  // page are slow, stores to such a granule are told to the observer.
+  void set_code_granules(u64 physical, u64 granules);
 
   // Walks for one access. False: fault recorded.
   bool translate(u64 address, Access access, Privilege privilege, Translation& out);
@@ -80,14 +92,29 @@ class Mmu {
   bool io_access(u64 physical, u64& value, u32 size, bool write);
   bool checks_alignment() const;
   bool has_data_breakpoints() const;
+  u8* write_beside_code(TlbEntry& entry, u64 address, u32 size);
+  void note_code_write(Slot& slot, u64 physical, u32 size) {
+    const u64 granules = slot.code[(physical - slot.start) >> 12];
+    if (granules != 0 && (granules & granules_of(physical & 0xfff, size)) != 0)
+      observer_->code_written(physical, size);
+  }
+  void next_generation(u32 table_index);
+  void next_code_generation(u32 user);
   TlbEntry* table(Privilege privilege) { return tables_[static_cast<u32>(privilege)]; }
+  // What the tag of [address, +size) is in that table (see access.h).
+  u64 tag(Privilege privilege, u64 address, u32 size) const {
+    return ((address + size - 1) & ~u64{0xfff}) | generations_[static_cast<u32>(privilege)];
+  }
 
   Cpu& cpu_;
   u64 reserved_;  // physical address bits that do not exist
   Slots slots_;
   CodeObserver* observer_ = nullptr;
   alignas(64) TlbEntry tables_[3][kTlbEntries];
-  CodeEntry code_[2][kCodeTlbEntries];
+  CodeEntry code_[2][kCodeTlbEntries];  // [1]: ring 3
+  u64 generations_[3] = {1, 1, 1}, code_generations_[2] = {1, 1};
+  bool non_global_[3] = {},
+       code_non_global_[2] = {};             // something else was entered since the last flush
   static TlbEntry no_entries_[kTlbEntries];  // stays empty
   u32 breakpoint_hits_ = 0;
 };

@@ -18,7 +18,8 @@ void Slots::set(std::span<const PhysicalSlot> slots) {
       slot.code = std::move(old.code);
       if (wanted.log_dirty && !old.dirty.empty()) slot.dirty = std::move(old.dirty);
     }
-    if (!slot.code) slot.code = {static_cast<u8*>(std::calloc(wanted.size >> 12, 1)), std::free};
+    if (!slot.code)
+      slot.code = {static_cast<u64*>(std::calloc(wanted.size >> 12, sizeof(u64))), std::free};
     next.push_back(std::move(slot));
   }
   slots_ = std::move(next);

@@ -21,8 +21,9 @@ struct PhysicalSlot {
 };
 
 struct Slot : PhysicalSlot {
-  std::vector<u64> dirty;                                         // empty unless log_dirty
-  std::unique_ptr<u8[], void (*)(void*)> code{nullptr, nullptr};  // zeroed on demand
+  std::vector<u64> dirty;  // empty unless log_dirty
+  // A mask of granules a page (mmu.h), zeroed on demand.
+  std::unique_ptr<u64[], void (*)(void*)> code{nullptr, nullptr};
 
   void mark_dirty(u64 physical) {
     if (!dirty.empty()) {

@@ -11,7 +11,7 @@ namespace smol::cpu {
 namespace {
 
 constexpr u64 kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 32, kDirty = 64, kLarge = 128,
-              kNoExecute = u64{1} << 63;
+              kGlobal = 256, kNoExecute = u64{1} << 63;
 constexpr u64 kFrame = 0x000ffffffffff000;
 constexpr u32 kErrorPresent = 1, kErrorWrite = 2, kErrorUser = 4, kErrorReserved = 8,
               kErrorFetch = 16;
@@ -160,6 +160,7 @@ bool Mmu::finish_walk(Walk& walk, Translation& out) {
   }
   out.physical = walk.physical;
   out.writable = writable && dirty;
+  out.global = (cpu_.cr4 & kCr4Pge) != 0 && (walk.steps[walk.depth - 1].value & kGlobal) != 0;
   return true;
 }
 
