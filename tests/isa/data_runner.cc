@@ -134,6 +134,12 @@ Result<> parse_line(const std::string& text, DataTest& test) {
   }
   if (keyword == "memory") return memory_line(line, test.memory);
   if (keyword == "expect") return memory_line(line, test.expect);
+  if (keyword == "bits") {
+    line >> word;
+    if (word != "32" && word != "64") return fail("bits are 32 or 64, not '{}'", word);
+    test.in.cs = word == "32" ? kCode32 : kCode64;
+    return {};
+  }
   if (keyword == "ignore") {
     line >> word;
     TRY_ASSIGN(test.ignored_flags, flags_of(word));

@@ -1,6 +1,7 @@
 // Instruction tests as text (data/*.isa): a name, code bytes, state in, state out.
 //
 //   test add sets carry            starts a test
+//   bits 32                        32-bit code (default 64)
 //   code 48 01 d8                  machine code, hexadecimal; may be repeated
 //   in rax=ffffffffffffffff        registers before (rax..r15, rflags by names: flags=cf,zf;
 //   xmm0..15 and st0..7 as one

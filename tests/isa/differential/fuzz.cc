@@ -17,7 +17,7 @@ class Fuzzer {
       : options_(options),
         native_(native),
         soft_(soft),
-        generator_(options.features, options.seed) {
+        generator_(options.features, options.seed, options.code32) {
     if (options.only != cpu::Opcode::kInvalid) generator_.restrict_to(options.only);
   }
 

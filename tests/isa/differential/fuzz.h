@@ -13,7 +13,8 @@ struct FuzzOptions {
   u64 sequences = 20000;
   u64 seed = 1;
   u64 features = 0;
-  u32 reports = 10;  // mismatches that are minimised and told in full
+  bool code32 = false;  // 32-bit compatibility mode instead of 64-bit code
+  u32 reports = 10;     // mismatches that are minimised and told in full
   cpu::Opcode only = cpu::Opcode::kInvalid;
 };
 

@@ -15,5 +15,14 @@ TEST(Differential, TwentyThousandSequences) {
   EXPECT_GT(result->opcodes.size(), 400u);  // every family is drawn
 }
 
+TEST(Differential, TenThousandSequencesOf32BitCode) {
+  const auto result =
+      fuzz({.sequences = 10000, .seed = 20242, .features = v2_features(), .code32 = true});
+  if (!result) GTEST_SKIP() << result.error().chain();
+  EXPECT_EQ(result->mismatches, 0u) << result->report;
+  EXPECT_LT(result->skipped, 100u);
+  EXPECT_GT(result->opcodes.size(), 400u);
+}
+
 }  // namespace
 }  // namespace smol::isa

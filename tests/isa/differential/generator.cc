@@ -43,6 +43,8 @@ const char* excluded(Opcode opcode) {
     case Opcode::kIret:
     case Opcode::kPopSegment:
     case Opcode::kLfs:
+    case Opcode::kLes:
+    case Opcode::kLds:
     case Opcode::kLgs:
     case Opcode::kLss:
     case Opcode::kLar:
@@ -174,15 +176,17 @@ struct Generator::Registers {
   bool small[16] = {};
 };
 
-Generator::Generator(u64 features, u64 seed) : features_(features), random_(seed) {
+Generator::Generator(u64 features, u64 seed, bool code32)
+    : mode_{.code_size = code32 ? cpu::CodeSize::k32 : cpu::CodeSize::k64, .features = features},
+      random_(seed) {
   for (const Row& row : cpu::table::rows()) {
     // FSTPNCE (D9 D8+i) is not documented: it does not check for an empty register. The 8087's and
     // 287's leftovers in DB E0-E4 do not wait.
     if (row.opcode_byte == 0xd9 && row.opcode == Opcode::kFstp && row.form.kind == Form::kRegister)
       continue;
     if (row.opcode_byte == 0xdb && row.opcode == Opcode::kFnop) continue;
-    if ((row.flags & kI64) != 0 || excluded(row.opcode) != nullptr || row.map == kV38 ||
-        row.map == kV3A)
+    if ((row.flags & (code32 ? kO64 | kW1 : kI64)) != 0 || excluded(row.opcode) != nullptr ||
+        row.map == kV38 || row.map == kV3A)
       continue;
     if (row.feature != cpu::Feature::kBaseline && (features & cpu::feature_bit(row.feature)) == 0)
       continue;
@@ -288,10 +292,10 @@ u32 Generator::encode_modrm(const Row& row, Registers& known, u8 rex_rxb, u8* ou
     const u32 at = static_cast<u32>(kData) +
                    (edge ? static_cast<u32>(displacement)
                          : random_.below(kWritablePages * kPageSize) & (aligned ? ~15u : ~0u));
-    if (random_.percent(
-            40)) {  // RIP-relative: patched by the caller, who knows where the instruction ends
+    if (code32() || random_.percent(40)) {  // RIP-relative (absolute in 32-bit code): patched by
+                                            // the caller, who knows where the instruction ends
       out[0] = static_cast<u8>(reg_field << 3 | 5);
-      base::store<u32>(out + 1, at - static_cast<u32>(kCodePage));
+      base::store<u32>(out + 1, code32() ? at : at - static_cast<u32>(kCodePage));
       return 5;
     }
     out[0] = static_cast<u8>(reg_field << 3 | 4);
@@ -324,7 +328,7 @@ u32 Generator::encode(const Row& row, Registers& known, u8* out) {
   u32 n = 0;
   const bool repeats = is_string(row.opcode);
   if (random_.percent(3)) out[n++] = 0x67;
-  if (random_.percent(4)) out[n++] = random_.percent(50) ? 0x64 : 0x65;
+  if (!code32() && random_.percent(4)) out[n++] = random_.percent(50) ? 0x64 : 0x65;
   if (random_.percent(2)) out[n++] = 0x3e;
   if (row.prefix == kAny) {
     // Near branches with 66 have 16-bit offsets on AMD's processors; ours follows Intel's, which
@@ -339,7 +343,7 @@ u32 Generator::encode(const Row& row, Registers& known, u8* out) {
   }
   if ((row.flags & kLock) != 0 && random_.percent(10)) out[n++] = 0xf0;
   u8 rex = 0;
-  if (random_.percent(60)) rex = static_cast<u8>(0x40 | random_.below(16));
+  if (!code32() && random_.percent(60)) rex = static_cast<u8>(0x40 | random_.below(16));
   if ((row.flags & kW1) != 0) rex = static_cast<u8>(0x48 | random_.below(8));
   if (rex != 0) out[n++] = rex;
   if (row.map != kOne) out[n++] = 0x0f;
@@ -404,19 +408,21 @@ bool Generator::random_step(Registers& known, Step& step) {
     base::store<u16>(bytes + n, static_cast<u16>(random_.below(256)));
     bytes[n + 2] = static_cast<u8>(random_.percent(70) ? 0 : random_.below(40));
   }
-  const cpu::DecodeMode mode{.code_size = cpu::CodeSize::k64, .features = features_};
   Instruction& i = step.instruction;
-  if (cpu::decode(bytes, 15, mode, i) != cpu::DecodeStatus::kOk) return false;
+  if (cpu::decode(bytes, 15, mode_, i) != cpu::DecodeStatus::kOk) return false;
   if (i.opcode == Opcode::kInvalid || instruction_excluded(i)) return false;
+  // Outside of 64-bit code Intel says #UD before #GP.
+  if (code32() && i.opcode == Opcode::kSysret) return false;
   if (i.memory.absolute64) {
     const u64 at = kData + random_.below(kWritablePages * kPageSize + 64);
     base::store<u64>(bytes + i.length - 8, at);
-    if (cpu::decode(bytes, 15, mode, i) != cpu::DecodeStatus::kOk) return false;
+    if (cpu::decode(bytes, 15, mode_, i) != cpu::DecodeStatus::kOk) return false;
   } else if (row.operands[0] == Ob || row.operands[0] == Ov || row.operands[1] == Ob ||
              row.operands[1] == Ov) {
+    if (i.address_size == 2) return false;
     base::store<u32>(bytes + i.length - 4,
                      static_cast<u32>(kData) + random_.below(kWritablePages * kPageSize));
-    if (cpu::decode(bytes, 15, mode, i) != cpu::DecodeStatus::kOk) return false;
+    if (cpu::decode(bytes, 15, mode_, i) != cpu::DecodeStatus::kOk) return false;
   }
   step.length = i.length;
   if (i.memory.base == cpu::kRipRegister) {
@@ -430,6 +436,33 @@ bool Generator::random_step(Registers& known, Step& step) {
   return true;
 }
 
+Step Generator::decoded(std::initializer_list<u8> bytes) const {
+  Step step{};
+  std::copy(bytes.begin(), bytes.end(), step.bytes);
+  step.length = static_cast<u8>(bytes.size());
+  cpu::decode(step.bytes, 15, mode_, step.instruction);
+  return step;
+}
+
+// Runs the whole sequence again a few times, counted in the last word of the data: chained and hot
+// blocks are another path through an engine than code that is seen once.
+void Generator::add_loop(Sequence& sequence) {
+  const u32 counter = static_cast<u32>(kData + kWritablePages * kPageSize - 16);
+  Step set = decoded({0xc7, 0x04, 0x25, 0, 0, 0, 0, 0, 0, 0, 0});  // mov dword [counter], n
+  base::store<u32>(set.bytes + 3, counter);
+  set.bytes[7] = static_cast<u8>(2 + random_.below(20));
+  Step count = decoded({0x83, 0x2c, 0x25, 0, 0, 0, 0, 1});  // sub dword [counter], 1
+  base::store<u32>(count.bytes + 3, counter);
+  Step jump = decoded({0x0f, 0x85, 0, 0, 0, 0});  // jnz to the second step
+  jump.branch_size = 4;
+  for (Step& step : sequence.steps)
+    if (step.target >= 0) ++step.target;
+  sequence.steps.insert(sequence.steps.begin(), set);
+  sequence.steps.push_back(count);
+  sequence.steps.push_back(jump);
+  sequence.steps.back().target = 1;
+}
+
 // A relative branch goes to a later step, or to the end.
 void Generator::place_branch(Sequence& sequence, size_t step) {
   Step& s = sequence.steps[step];
@@ -440,14 +473,10 @@ void Generator::place_branch(Sequence& sequence, size_t step) {
 
 // Which flags are undefined where, and a CMP before any instruction that would read one.
 void Generator::resolve_flags(Sequence& sequence) {
-  static constexpr u8 kCompare[] = {0x4c, 0x39, 0xc0};  // cmp rax, r8
   for (int rounds = 0; rounds < 40; ++rounds) {
     const int reader = sequence.propagate_flags();
     if (reader < 0) return;
-    Step compare;
-    std::memcpy(compare.bytes, kCompare, sizeof(kCompare));
-    compare.length = sizeof(kCompare);
-    cpu::decode(compare.bytes, 15, {}, compare.instruction);
+    const Step compare = decoded({0x39, 0xc8});  // cmp eax, ecx
     sequence.steps.insert(sequence.steps.begin() + reader, compare);
     for (size_t k = 0; k < sequence.steps.size(); ++k)
       if (sequence.steps[k].target > reader) ++sequence.steps[k].target;
@@ -461,12 +490,10 @@ Sequence Generator::sequence() {
   const u32 wanted = 1 + random_.below(8);
   for (u32 tries = 0; s.steps.size() < wanted && tries < 100; ++tries) {
     if (random_.percent(1)) {  // PUSH of harmless flags, POPF
-      Step push{.bytes = {0x68}, .length = 5, .instruction = {}};
+      Step push = decoded({0x68, 0, 0, 0, 0});
+      const Step pop = decoded({0x9d});
       base::store<u32>(push.bytes + 1, static_cast<u32>(random_.next()) &
                                            (cpu::kArithmeticFlags | cpu::kFlagDf | cpu::kFlagIf));
-      Step pop{.bytes = {0x9d}, .length = 1, .instruction = {}};
-      cpu::decode(push.bytes, 15, {}, push.instruction);
-      cpu::decode(pop.bytes, 15, {}, pop.instruction);
       s.steps.push_back(push);
       s.steps.push_back(pop);
       continue;
@@ -485,7 +512,11 @@ Sequence Generator::sequence() {
     if (step.target >= 0 && static_cast<size_t>(step.target) < s.steps.size() &&
         s.steps[static_cast<size_t>(step.target)].instruction.opcode == Opcode::kPopf)
       ++step.target;
+  if (random_.percent(6)) add_loop(s);
   resolve_flags(s);
+  s.state.cs = code32() ? kCode32 : kCode64;
+  if (code32())
+    for (u64& value : s.state.gpr) value &= 0xffffffff;
   s.state.rip = kCodePage + 16 * random_.below(64);
   if (random_.percent(2))
     s.state.rip = kCodePage + kPageSize - std::min<u32>(s.offset(s.steps.size()), 200);
@@ -502,7 +533,7 @@ int Sequence::propagate_flags() {
     if ((e.reads & undefined[k]) != 0 && reader < 0) reader = static_cast<int>(k);
     const u16 after = static_cast<u16>((undefined[k] & ~e.writes_always) | e.undefined);
     undefined[k + 1] |= after;
-    if (s.target >= 0) undefined[static_cast<size_t>(s.target)] |= after;
+    if (s.target > static_cast<int>(k)) undefined[static_cast<size_t>(s.target)] |= after;
   }
   undefined_after = undefined.back();
   return reader;

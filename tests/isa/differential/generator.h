@@ -41,7 +41,7 @@ struct Sequence {
 
 class Generator {
  public:
-  Generator(u64 features, u64 seed);
+  Generator(u64 features, u64 seed, bool code32 = false);
 
   void fill_data(u8* data);  // the writable pages
   Sequence sequence();
@@ -54,6 +54,9 @@ class Generator {
  private:
   struct Registers;  // what the generator knows of register contents
   void random_state(UserState& state, Registers& known);
+  bool code32() const { return mode_.code_size == cpu::CodeSize::k32; }
+  Step decoded(std::initializer_list<u8> bytes) const;
+  void add_loop(Sequence& sequence);
   bool random_step(Registers& known, Step& step);
   u32 encode(const cpu::table::Row& row, Registers& known, u8* out);
   u32 encode_modrm(const cpu::table::Row& row, Registers& known, u8 rex_rxb, u8* out);
@@ -61,7 +64,7 @@ class Generator {
   void place_branch(Sequence& sequence, size_t step);
   void resolve_flags(Sequence& sequence);
 
-  u64 features_;
+  cpu::DecodeMode mode_;
   Random random_;
   std::vector<const cpu::table::Row*> rows_;
 };

@@ -1,6 +1,6 @@
-// isa_differential --sequences N --seed S [--only OPCODE] [--reports N]: random user-mode sequences
-// on the host's processor and in the interpreter. Prints what was covered and every mismatch,
-// narrowed down; exit status 1 if there was one.
+// isa_differential --sequences N --seed S [--only OPCODE] [--reports N] [--32]: random user-mode
+// sequences on the host's processor and in the interpreter. Prints what was covered and every
+// mismatch, narrowed down; exit status 1 if there was one.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -15,6 +15,11 @@ namespace {
 bool parse(int argc, char** argv, isa::FuzzOptions& options) {
   for (int i = 1; i < argc; i += 2) {
     const std::string_view name = argv[i];
+    if (name == "--32") {
+      options.code32 = true;
+      --i;
+      continue;
+    }
     if (i + 1 >= argc) return false;
     const char* const value = argv[i + 1];
     if (name == "--sequences") {
@@ -40,7 +45,8 @@ bool parse(int argc, char** argv, isa::FuzzOptions& options) {
 int main(int argc, char** argv) {
   isa::FuzzOptions options{.sequences = 1'000'000, .features = isa::v2_features()};
   if (!parse(argc, argv, options)) {
-    std::fprintf(stderr, "usage: %s [--sequences N] [--seed S] [--only OPCODE] [--reports N]\n",
+    std::fprintf(stderr,
+                 "usage: %s [--sequences N] [--seed S] [--only OPCODE] [--reports N] [--32]\n",
                  argv[0]);
     return 1;
   }

@@ -38,6 +38,9 @@ smol_native_enter:
   push %r15
   mov %rsp, smol_native_saved_rsp(%rip)
   fxrstor64 144(%rdi)
+  mov $0x2b, %eax
+  mov %eax, %ds
+  mov %eax, %es
   mov $0x20000840, %eax
   wrfsbase %rax
   mov $0x20001900, %eax
@@ -45,7 +48,7 @@ smol_native_enter:
   pushq $0x2b
   pushq 32(%rdi)
   pushq 136(%rdi)
-  pushq $0x33
+  pushq 656(%rdi)
   pushq 128(%rdi)
   mov 0(%rdi), %rax
   mov 8(%rdi), %rcx
@@ -86,7 +89,7 @@ smol_native_saved_rsp:
 namespace smol::isa {
 
 static_assert(offsetof(UserState, rip) == 128 && offsetof(UserState, rflags) == 136 &&
-              offsetof(UserState, fx) == 144);
+              offsetof(UserState, fx) == 144 && offsetof(UserState, cs) == 656);
 static_assert(kFsBase == 0x20000840 && kGsBase == 0x20001900);
 
 struct NativeShared {
@@ -137,6 +140,8 @@ __attribute__((target("fsgsbase"))) void on_signal(int signal, siginfo_t*, void*
   out.ended = signal != SIGALRM;
   g[REG_RIP] = static_cast<greg_t>(reinterpret_cast<u64>(smol_native_leave));
   g[REG_EFL] = 0x202;
+  out.state.cs = static_cast<u64>(g[REG_CSGSFS]) & 0xffff;
+  g[REG_CSGSFS] = static_cast<greg_t>((static_cast<u64>(g[REG_CSGSFS]) & ~u64{0xffff}) | kCode64);
 }
 
 void install_handlers() {

@@ -20,7 +20,7 @@ constexpr u64 kCodePhysical = 0x10000, kDataPhysical = 0x20000;
 constexpr u64 kKernel = 0xffff800000000000;
 constexpr u64 kKernelPdpt = 0xb000, kKernelDirectory = 0xc000;
 constexpr u64 kStubSize = 16;
-constexpr u16 kKernelCs = 0x08, kUserSs = 0x2b, kUserCs = 0x33, kTssSelector = 0x40;
+constexpr u16 kKernelCs = 0x08, kUserSs = 0x2b, kTssSelector = 0x40;
 
 constexpr u64 kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 0x20, kDirty = 0x40,
               kNoExecute = u64{1} << 63;
@@ -44,11 +44,8 @@ void put_gate(u8* ram, unsigned vector) {
   put(ram, kIdt + 16 * vector + 8, target >> 32);
 }
 
-cpu::SegmentRegister code_segment(bool user) {
-  return {.base = 0,
-          .limit = 0xffffffff,
-          .selector = user ? kUserCs : kKernelCs,
-          .access = user ? 0xa0fbu : 0xa09bu};
+cpu::SegmentRegister flat_segment(u16 selector, u32 access) {
+  return {.base = 0, .limit = 0xffffffff, .selector = selector, .access = access};
 }
 
 }  // namespace
@@ -96,7 +93,8 @@ void SoftMachine::build_tables() {
   put(ram_, kGdt + kKernelCs, 0x00af9b000000ffff);
   put(ram_, kGdt + 0x10, 0x00cf93000000ffff);
   put(ram_, kGdt + (kUserSs & ~7), 0x00cff3000000ffff);
-  put(ram_, kGdt + (kUserCs & ~7), 0x00affb000000ffff);
+  put(ram_, kGdt + (kCode64 & ~7), 0x00affb000000ffff);
+  put(ram_, kGdt + (kCode32 & ~7), 0x00cffb000000ffff);
   put(ram_, kTss + 4, kKernel + kStackTop);  // RSP0
   base::store<u16>(ram_ + kTss + 102, 104);  // no I/O bitmap within the limit
 }
@@ -123,8 +121,10 @@ void SoftMachine::load(const UserState& state) {
   const cpu::SegmentRegister null{
       .base = 0, .limit = 0, .selector = 0, .access = cpu::kAccessUnusable};
   for (auto& segment : c.segments) segment = null;
-  c.segments[cpu::kCs] = code_segment(true);
-  c.segments[cpu::kSs] = {.base = 0, .limit = 0xffffffff, .selector = kUserSs, .access = 0xc0f3};
+  c.segments[cpu::kCs] =
+      state.cs == kCode32 ? flat_segment(kCode32, 0xc0fb) : flat_segment(kCode64, 0xa0fb);
+  for (const u8 data : {cpu::kSs, cpu::kDs, cpu::kEs})
+    c.segments[data] = flat_segment(kUserSs, 0xc0f3);
   c.segments[cpu::kFs].base = kFsBase;
   c.segments[cpu::kGs].base = kGsBase;
   c.tr = {.base = kKernel + kTss, .limit = 0x67, .selector = kTssSelector, .access = 0x8b};

@@ -16,11 +16,15 @@ inline constexpr u64 kFsBase = kData + 0x840, kGsBase = kData + 0x1900;
 inline constexpr u8 kFiller =
     0xcc;  // INT3: what the rest of the code page holds, so how a sequence ends
 
+inline constexpr u16 kCode64 = 0x33,
+                     kCode32 = 0x23;  // Linux's user code selectors; 0x2b is its data selector
+
 struct UserState {
   u64 gpr[16] = {};
   u64 rip = kCodePage;
   u64 rflags = 0x202;
   alignas(16) u8 fx[512] = {};  // FXSAVE64 image; the pointers and FOP are not carried
+  u64 cs = kCode64;             // kCode32: 32-bit compatibility mode, R8-R15 do not exist
 
   UserState() {
     base::store<u16>(fx, 0x37f);
