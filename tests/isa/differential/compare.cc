@@ -129,18 +129,27 @@ bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& na
       if (compares_to_flags(step.instruction.opcode)) return true;
   // MXCSR.MM, AMD's misaligned SSE mode, which the model does not have.
   if ((base::load<u32>(native.state.fx + 24) & 0x20000) != 0) return true;
-  if (fault == nullptr || (native.vector == soft.vector && native.state.rip == soft.state.rip))
-    return false;
+  // A loop whose body wrote to its counter may run for long.
+  const bool loops =
+      !sequence.steps.empty() && sequence.steps.back().target == 1 && sequence.steps.size() > 1;
+  if (loops && !soft.ended) return true;
+  if (fault == nullptr) return false;
+  // No byte selected: access or not is left open (SDM, MASKMOVQ).
+  const cpu::Opcode opcode = fault->instruction.opcode;
+  if (opcode == cpu::Opcode::kMaskmovq || opcode == cpu::Opcode::kMaskmovdqu) return true;
+  if (native.vector == soft.vector && native.state.rip == soft.state.rip) return false;
   // A misaligned operand that also crosses the stack segment's limit: #GP or #SS.
-  const bool segment =
-      (native.vector == cpu::kGeneralProtection || native.vector == cpu::kStackFault) &&
-      (soft.vector == cpu::kGeneralProtection || soft.vector == cpu::kStackFault);
-  if (segment && fault->instruction.operands[0].kind == cpu::OperandKind::kXmm) return true;
-  switch (fault->instruction.opcode) {
-    case cpu::Opcode::kCall:      // a bad target and a bad stack: which is told first differs
-    case cpu::Opcode::kMaskmovq:  // no byte selected: access or not is left open (SDM)
-    case cpu::Opcode::kMaskmovdqu:
-    case cpu::Opcode::kIns:  // count 0: rights are checked or not
+  const auto is_access = [](u8 vector) {
+    return vector == cpu::kGeneralProtection || vector == cpu::kStackFault ||
+           vector == cpu::kPageFault;
+  };
+  const bool access = is_access(native.vector) && is_access(soft.vector);
+  if (access && fault->instruction.operands[0].kind == cpu::OperandKind::kXmm) return true;
+  // Across the end of a 4 GiB segment: left to the processor (SDM vol. 3, 5.3).
+  if (access && sequence.state.cs == kCode32) return true;
+  switch (opcode) {
+    case cpu::Opcode::kCall:  // a bad target and a bad stack: which is told first differs
+    case cpu::Opcode::kIns:   // count 0: rights are checked or not
     case cpu::Opcode::kOuts:
       return true;
     default:

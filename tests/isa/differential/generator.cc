@@ -512,7 +512,13 @@ Sequence Generator::sequence() {
     if (step.target >= 0 && static_cast<size_t>(step.target) < s.steps.size() &&
         s.steps[static_cast<size_t>(step.target)].instruction.opcode == Opcode::kPopf)
       ++step.target;
-  if (random_.percent(6)) add_loop(s);
+  const auto is = [&](auto predicate) {
+    return std::any_of(s.steps.begin(), s.steps.end(), predicate);
+  };
+  const bool c1_seen =
+      is([](const Step& step) { return leaves_c1_open(step.instruction.opcode); }) &&
+      is([](const Step& step) { return step.instruction.opcode == Opcode::kFnstsw; });
+  if (random_.percent(6) && !c1_seen) add_loop(s);
   resolve_flags(s);
   s.state.cs = code32() ? kCode32 : kCode64;
   if (code32())
