@@ -52,7 +52,8 @@ template <u32 kBytes, bool kAligned>
 
 // probe_write, but quick when the TLB has the range writable.
 inline bool probe_writable(Cpu* cpu, u64 address, u32 size) {
-  return tlb_slot(cpu, address)->write_tag == tag_of(cpu, address, size) || probe_write(cpu, address, size);
+  return tlb_slot(cpu, address)->write_tag == tag_of(cpu, address, size) ||
+         probe_write(cpu, address, size);
 }
 
 // The whole access with every check, out of line. False with the reason in cpu->stop. size: 1-16
@@ -115,7 +116,7 @@ template <class F>
 template <class F>
 [[gnu::always_inline]] inline bool checked(Cpu* cpu, const Op* op, Vec a, Vec b, Vec& result) {
   u32 flags = 0;
-  if constexpr (kX86Host) {
+  if constexpr (kX86Host && !requires { F::kSoftWhenChecked; }) {
     begin_checked(cpu);
     result = apply<F>(a, b, op);
     flags = end_checked(cpu);

@@ -285,10 +285,13 @@ Vec soft_dot(u32 control, Vec a, Vec b, u32 mxcsr, u32& flags) {
   for (u32 i = 0; i < count; ++i)
     if (control >> (4 + i) & 1)
       product[i] = lane<T>(SoftOp::kMul, Lanes<T>(a)[i], Lanes<T>(b)[i], mxcsr, flags);
-  // The sums see products whose exceptions were masked.
+  // Each stage raises its unmasked exceptions before the next one starts (SDM vol. 2, DPPS).
+  const auto stop = [&] { return (flags & ~(mxcsr >> 7) & kMxcsrFlags) != 0; };
+  if (stop()) return a;
   T sum = lane<T>(SoftOp::kAdd, product[0], product[1], mxcsr, flags);
   if constexpr (count == 4) {
     const T high = lane<T>(SoftOp::kAdd, product[2], product[3], mxcsr, flags);
+    if (stop()) return a;
     sum = lane<T>(SoftOp::kAdd, sum, high, mxcsr, flags);
   }
   return build<T>([&](u32 i) { return control >> i & 1 ? sum : T{0}; });

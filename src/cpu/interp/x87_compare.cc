@@ -53,9 +53,9 @@ bool compare_flags(Cpu* cpu, const Op* op) {
   note(cpu, op);
   u16 word;
   compare_with(cpu, is_empty(cpu, op->src) ? nullptr : &st(cpu, op->src), false, kQuiet, word);
-  const u32 flags = as_flags(word);
+  // Written even when an unmasked exception follows, as C0-C3 are; only the pop is kept back.
+  set_arithmetic_flags(*cpu, as_flags(word));
   if (!report(cpu, word & static_cast<u16>(~kConditions))) return true;
-  set_arithmetic_flags(*cpu, flags);
   if (kPop) pop(cpu->x87);
   return true;
 }
