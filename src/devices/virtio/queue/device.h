@@ -2,12 +2,12 @@
 // transport (MMIO now, PCI later) owns the device, runs the status state machine of virtio 1.2
 // section 2.1 and 3.1, and hands the device its queues between DRIVER_OK and reset.
 //
-// Threads: two kinds meet here, vCPU threads (register access) and the one device-loop thread
-// (queues, host descriptors). mutex() guards the device and its queues: the transport holds it
-// around every call below; a device takes it itself in callbacks of its own descriptors and timers.
-// A reset on a vCPU thread therefore waits for what the loop does with the device at that moment,
-// and nothing of the old life goes on after it. Nothing may block under the lock for longer than
-// one bounded piece of I/O.
+// Threads: two kinds meet here, vCPU threads (register access, and queues that are served at once)
+// and the one device-loop thread (all other queues, host descriptors). mutex() guards the device
+// and its queues: the transport holds it around every call below; a device takes it itself in
+// callbacks of its own descriptors and timers. A reset on a vCPU thread therefore waits for what
+// the loop does with the device at that moment, and nothing of the old life goes on after it.
+// Nothing may block under the lock for longer than one bounded piece of I/O.
 #pragma once
 
 #include <mutex>
