@@ -21,3 +21,17 @@ if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64" AND NOT SMOL_SANITIZE)
   set_source_files_properties(${loops_dir}/guest_loops.cc PROPERTIES COMPILE_OPTIONS
     "-O2;-fno-vectorize;-fno-slp-vectorize;-fno-jump-tables;-fno-stack-protector;-fno-function-sections;-fno-unroll-loops;-fno-pic;-fcf-protection=none;-fno-builtin")
 endif()
+
+# The same sources without guaranteed tail calls, as other compilers get them: only its test links it.
+if(SMOL_TESTS AND NOT SMOL_FUZZ)
+  get_target_property(interp_sources smol_cpu_interp SOURCES)
+  add_library(smol_cpu_interp_portable STATIC EXCLUDE_FROM_ALL ${interp_sources})
+  target_compile_definitions(smol_cpu_interp_portable PUBLIC SMOL_PORTABLE_DISPATCH=1)
+  target_include_directories(smol_cpu_interp_portable PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(smol_cpu_interp_portable PUBLIC smol_cpu_state smol_cpu_decoder smol_cpu_mmu)
+  add_executable(smol_cpu_interp_portable_test ${interp_dir}/engine_test.cc ${interp_dir}/integer_test.cc
+                 ${interp_dir}/system_test.cc ${interp_dir}/system_event_test.cc)
+  target_link_libraries(smol_cpu_interp_portable_test PRIVATE smol_cpu_interp_portable smol_gtest)
+  add_test(NAME smol_cpu_interp_portable_test COMMAND smol_cpu_interp_portable_test)
+  set_tests_properties(smol_cpu_interp_portable_test PROPERTIES TIMEOUT 600 LABELS unit)
+endif()
