@@ -1,5 +1,7 @@
 // Exceptions and interrupts: frames, error codes, stack switches, double and triple faults,
 // returns.
+#include <gtest/gtest.h>
+
 #include "cpu/interp/system_test_machine.h"
 
 namespace smol::cpu::testing {

@@ -1,5 +1,7 @@
 // System instructions: privilege, legality of control registers and MSRs, far transfers, segments,
 // ports.
+#include <gtest/gtest.h>
+
 #include "cpu/interp/system_test_machine.h"
 
 namespace smol::cpu::testing {

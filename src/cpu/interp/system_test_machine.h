@@ -3,8 +3,6 @@
 // exception came, with which error code, and what was pushed.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <initializer_list>
 #include <map>
 #include <vector>
@@ -135,6 +133,12 @@ class SystemMachine {
     start(kUserCode, kUserStack);
   }
 
+  // Back to power-up, with the tables as they were; whatever was decoded is dropped.
+  void rewind() {
+    engine_->invalidate_code(0, 4 * kMiB);
+    reset(cpu());
+    tables();
+  }
   // Runs until HLT or shutdown. True: halted.
   bool run() {
     engine_->state_changed();
