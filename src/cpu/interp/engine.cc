@@ -50,13 +50,13 @@ Stop EngineImpl::run(u64 instructions) {
 // Attention that is already set on the way in costs a short slice, not the whole run: the owner may
 // set it from its own look at timers, and the guest has to get on in any case.
 Stop EngineImpl::run_guest(u64 instructions) {
-  const u64 start = cpu_.retired;
+  const u64 start = cpu_.retired, first_delivery = deliveries_;
   for (;;) {
     const bool attention = cpu_.attention.exchange(false, std::memory_order_acquire);
     if (attention) drain_invalidations();
     if (attention && cpu_.retired != start) return Stop::kAttention;
     if (cpu_.window_wanted && can_interrupt()) return Stop::kAttention;
-    const u64 done = cpu_.retired - start;
+    const u64 done = cpu_.retired - start + (deliveries_ - first_delivery);
     if (done >= instructions) return Stop::kEndOfSlice;
     const i64 most = attention ? kShortSlice : kSlice;
     cpu_.stop = Stop::kNone;
@@ -117,6 +117,11 @@ bool EngineImpl::handle_stop() {
     case Stop::kFault:
       cpu_.io.done_count = cpu_.io.replayed = 0;
       cpu_.stop = Stop::kNone;
+      // A delivery retires nothing and still takes its share of the slice: a guest whose handlers
+      // fault for ever must come back to the caller as any other.
+      ++deliveries_;
+      --cpu_.budget;
+      --cpu_.slice;
       if (!deliver_fault(cpu_) && cpu_.stop == Stop::kShutdown) return false;
       cpu_.stop = Stop::kNone;
       return true;

@@ -76,6 +76,7 @@ class EngineImpl final : public Engine, private CodeObserver {
   BlockCache blocks_;
   u32 mode_ = 0;
   u64 code_base_ = 0;
+  u64 deliveries_ = 0;                // exceptions delivered inside run()
   u64 jump_generations_[2] = {1, 1};  // [1]: ring 3
   std::unique_ptr<JumpEntry[]> jump_cache_;
   std::vector<u64> pages_;  // scratch

@@ -189,13 +189,16 @@ bool deliver_once(Cpu& cpu, const Event& event) {
 bool deliver_event(Cpu& cpu, EventKind kind, u8 vector, bool has_error_code, u32 error_code) {
   Event event{kind, vector, has_error_code, error_code};
   if (!cpu.protected_mode()) event.has_error_code = false;
-  for (;;) {
+  // A benign exception whose delivery raises it again (#AC on a misaligned ring 3 stack) would go
+  // on for ever, on hardware as well: no chain that ends is longer than this.
+  constexpr u32 kLongestChain = 8;
+  for (u32 i = 0;; ++i) {
     cpu.stop = Stop::kNone;
     if (deliver_once(cpu, event)) return true;
     if (cpu.stop != Stop::kFault) return false;
     note_fault(cpu);
     const Severity first = severity_of(event), second = severity_of(cpu.fault.vector);
-    if (first == Severity::kDouble) {
+    if (first == Severity::kDouble || i == kLongestChain) {
       cpu.stop = Stop::kShutdown;
       return false;
     }

@@ -377,6 +377,30 @@ TEST(ProtectedEvent, TaskGateIsAnInvalidTss) {
   EXPECT_EQ(m.pushed(0), kTssSel | 1u);
 }
 
+TEST(ProtectedEvent, AlignmentCheckWhileDeliveringItselfEnds) {
+  SystemMachine m;
+  m.protected_mode();
+  m.gate(17, 0x8e, kConforming);  // stays in ring 3, on its stack
+  m.user(false);
+  m.cpu().cr0 |= kCr0Am;
+  m.cpu().flags |= kFlagAc;
+  m.cpu().gpr[kRsp] = kUserStack - 2;
+  m.code(kUserCode, {0x50});  // push eax
+  EXPECT_FALSE(m.run());
+  EXPECT_EQ(m.stop, Stop::kShutdown);
+}
+
+TEST(Event, EndlessFaultsEndTheSlice) {
+  SystemMachine m;
+  m.long_mode();
+  m.put<u16>(kHandlers + 6 * 16,
+             0x0b0f);  // the handler of #UD is UD2, on the same IST stack again and again
+  m.gate(6, 0x8e, kCode64, 1);
+  m.code(kCode, {0x0f, 0x0b});
+  EXPECT_FALSE(m.run());
+  EXPECT_EQ(m.stop, Stop::kEndOfSlice);
+}
+
 TEST(RealEvent, InterruptAndReturn) {
   SystemMachine m;
   m.real_mode();
