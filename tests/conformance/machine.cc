@@ -181,7 +181,7 @@ Machine::Machine(const std::string& accelerator, const Options& options) {
   CHECK(memory.has_value());
   memory_ = std::move(*memory);
   VmConfig config;
-  config.model = CpuModel::kX86_64V1;
+  config.model = options.model;
   config.irqchip = options.irqchip;
   config.cpu_count = options.cpu_count;
   auto vm = hypervisor_of(accelerator).create_vm(config, *memory_);

@@ -77,6 +77,7 @@ struct Options {
   Irqchip irqchip = Irqchip::kNone;
   u32 cpu_count = 1;
   bool log_dirty = false;
+  CpuModel model = CpuModel::kX86_64V1;
 };
 
 // The accelerators that the scenarios run on: set by main() before the tests are registered.
