@@ -16,5 +16,8 @@ u64 guest_sieve(u64 n, u8* bytes);
 u64 guest_bytecode(u64 n, u8* code);
 u64 guest_copy(u64 n, u8* bytes);
 u64 guest_pages(u64 n, u8* bytes);
+u64 guest_matrix(u64 n, u8* heap);
+u64 guest_x87(u64 n, u8* heap);
+u64 guest_search(u64 n, u8* heap);
 extern const u8 __start_guest_loops[], __stop_guest_loops[];
 }

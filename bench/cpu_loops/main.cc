@@ -44,6 +44,9 @@ int main(int argc, char** argv) {
       {"bytecode", reinterpret_cast<const void*>(guest_bytecode), 300'000, guest_bytecode},
       {"copy", reinterpret_cast<const void*>(guest_copy), 200, guest_copy},
       {"pages", reinterpret_cast<const void*>(guest_pages), 3'000'000, guest_pages},
+      {"matrix", reinterpret_cast<const void*>(guest_matrix), 160, guest_matrix},
+      {"x87", reinterpret_cast<const void*>(guest_x87), 1'000'000, guest_x87},
+      {"search", reinterpret_cast<const void*>(guest_search), 20'000, guest_search},
   };
   bool good = true;
   std::string out = "{";

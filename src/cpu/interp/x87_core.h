@@ -19,8 +19,14 @@ namespace smol::cpu::x87 {
 [[gnu::always_inline]] inline u32 physical(const X87State& x87, u32 i) { return (x87.top + i) & 7; }
 inline Float80& st(Cpu* cpu, u32 i) { return cpu->x87.st[physical(cpu->x87, i)]; }
 inline bool is_empty(const Cpu* cpu, u32 i) { return cpu->x87.empty >> physical(cpu->x87, i) & 1; }
+// Field by field, not as 16 bytes: a register is stored in two pieces, and a load that spans two
+// stores waits for both to leave the store buffer.
+[[gnu::always_inline]] inline void copy_value(Float80& to, const Float80& from) {
+  to.significand = from.significand;
+  to.sign_exponent = from.sign_exponent;
+}
 inline void put(Cpu* cpu, u32 i, const Float80& value) {
-  st(cpu, i) = value;
+  copy_value(st(cpu, i), value);
   cpu->x87.empty &= static_cast<u8>(~(1 << physical(cpu->x87, i)));
 }
 [[gnu::always_inline]] inline void pop(X87State& x87) {
@@ -30,17 +36,15 @@ inline void put(Cpu* cpu, u32 i, const Float80& value) {
 // The new ST(0) is full, whatever it was.
 [[gnu::always_inline]] inline void push(X87State& x87, const Float80& value) {
   x87.top = (x87.top - 1) & 7;
-  x87.st[x87.top] = value;
+  copy_value(x87.st[x87.top], value);
   x87.empty &= static_cast<u8>(~(1 << x87.top));
-}
-inline void copy_value(Float80& to, const Float80& from) {
-  to.significand = from.significand;
-  to.sign_exponent = from.sign_exponent;
 }
 
 // Quick handlers run only with every exception masked (then none is pending either).
+// The atomic load keeps its width: compilers widen a plain one over the status word beside it,
+// which was just stored.
 [[gnu::always_inline]] inline bool all_masked(const Cpu* cpu) {
-  return (cpu->x87.control & kX87Masks) == kX87Masks;
+  return (__atomic_load_n(&cpu->x87.control, __ATOMIC_RELAXED) & kX87Masks) == kX87Masks;
 }
 [[gnu::always_inline]] inline void merge_status(X87State& x87, u16 word) {
   x87.status = static_cast<u16>((x87.status & ~kC1) | (word & (0x3f | kC1)));

@@ -25,7 +25,7 @@ bool fld_register(Cpu* cpu, const Op* op) {
     if (stack_fault(cpu, overflow)) push(cpu->x87, kIndefinite);
     return true;
   }
-  push_checked(cpu, Float80(st(cpu, op->dst)));
+  push_checked(cpu, st(cpu, op->dst));
   return true;
 }
 
@@ -82,7 +82,7 @@ bool fst_register(Cpu* cpu, const Op* op) {
     put(cpu, op->dst, kIndefinite);
   } else {
     cpu->x87.status &= static_cast<u16>(~kC1);
-    put(cpu, op->dst, Float80(st(cpu, 0)));
+    put(cpu, op->dst, st(cpu, 0));
   }
   if (kPop) pop(cpu->x87);
   return true;
@@ -275,21 +275,56 @@ constexpr Forms store_forms() {
 
 // --- FXCH, FCHS, FABS, FCMOV, constants, stack
 // ------------------------------------------------------------------------------------
-SMOL_HANDLER(fxch) {
-  X87State& x87 = cpu->x87;
-  if (!wait_ready(cpu)) SMOL_UNWIND;
+bool fxch_any(Cpu* cpu, const Op* op) {
   note(cpu, op);
   if (is_empty(cpu, 0) || is_empty(cpu, op->dst)) {
-    if (!stack_fault(cpu, false)) SMOL_NEXT;
+    if (!stack_fault(cpu, false)) return true;
     if (is_empty(cpu, 0)) put(cpu, 0, kIndefinite);
     if (is_empty(cpu, op->dst)) put(cpu, op->dst, kIndefinite);
   } else {
-    x87.status &= static_cast<u16>(~kC1);
+    cpu->x87.status &= static_cast<u16>(~kC1);
   }
-  Float80 &a = st(cpu, 0), &b = st(cpu, op->dst);
-  const Float80 keep = a;
-  a = b;
-  b = keep;
+  const Float80 keep = st(cpu, 0);
+  copy_value(st(cpu, 0), st(cpu, op->dst));
+  copy_value(st(cpu, op->dst), keep);
+  return true;
+}
+// These need no arithmetic: quick on every host.
+SMOL_HANDLER(fxch) {
+  X87State& x87 = cpu->x87;
+  const u32 a = x87.top, b = physical(x87, op->dst);
+  if (__builtin_expect(!all_masked(cpu) || ((x87.empty >> a | x87.empty >> b) & 1), 0))
+    SMOL_TAIL(slow<fxch_any>, cpu, op);
+  const u64 significand = x87.st[a].significand;
+  const u16 sign_exponent = x87.st[a].sign_exponent;
+  copy_value(x87.st[a], x87.st[b]);
+  x87.st[b].significand = significand;
+  x87.st[b].sign_exponent = sign_exponent;
+  x87.status &= static_cast<u16>(~kC1);
+  note(cpu, op);
+  SMOL_NEXT;
+}
+SMOL_HANDLER(fld_quick) {
+  X87State& x87 = cpu->x87;
+  const u32 from = physical(x87, op->dst), to = (x87.top - 1) & 7;
+  if (__builtin_expect(!all_masked(cpu) || (x87.empty >> from & 1) || !(x87.empty >> to & 1), 0))
+    SMOL_TAIL(slow<fld_register>, cpu, op);
+  push(x87, x87.st[from]);
+  x87.status &= static_cast<u16>(~kC1);
+  note(cpu, op);
+  SMOL_NEXT;
+}
+template <bool kPop>
+SMOL_HANDLER(fst_quick) {
+  X87State& x87 = cpu->x87;
+  const u32 to = physical(x87, op->dst);
+  if (__builtin_expect(!all_masked(cpu) || (x87.empty >> x87.top & 1), 0))
+    SMOL_TAIL(slow<fst_register<kPop>>, cpu, op);
+  copy_value(x87.st[to], x87.st[x87.top]);
+  x87.empty &= static_cast<u8>(~(1u << to));
+  x87.status &= static_cast<u16>(~kC1);
+  if constexpr (kPop) pop(x87);
+  note(cpu, op);
   SMOL_NEXT;
 }
 template <u16 kAnd, u16 kXor>
@@ -309,7 +344,7 @@ bool fcmov(Cpu* cpu, const Op* op) {
     if (stack_fault(cpu, false)) put(cpu, 0, kIndefinite);
     return true;
   }
-  if (condition_holds(*cpu, op->aux)) put(cpu, 0, Float80(st(cpu, op->src)));
+  if (condition_holds(*cpu, op->aux)) put(cpu, 0, st(cpu, op->src));
   return true;
 }
 template <Constant kWhich>
@@ -341,7 +376,7 @@ bool fnop(Cpu* cpu, const Op* op) {
 }
 
 bool use_load(const Request& request, bool integer) {
-  if (!request.memory()) return request.use(slow<fld_register>);
+  if (!request.memory()) return request.use(fld_quick);
   switch (request.instruction.operands[0].size) {
     case 2:
       return request.use(load_forms<Source::kI16>());
@@ -355,7 +390,7 @@ bool use_load(const Request& request, bool integer) {
 }
 template <bool kPop>
 bool use_store(const Request& request) {
-  if (!request.memory()) return request.use(slow<fst_register<kPop>>);
+  if (!request.memory()) return request.use(fst_quick<kPop>);
   switch (request.instruction.operands[0].size) {
     case 4:
       return request.use(store_forms<Target::kF32, kPop>());
