@@ -14,6 +14,9 @@ bool report(Cpu* cpu, u16 word, u16 defined, Destination to) {
   if (unmasked & before) {  // nothing was rounded: C1 only tells the kind of a stack fault
     flags &= before | kStackFault;
     if (!(word & kStackFault)) word &= static_cast<u16>(~kC1);
+  } else if (to == Destination::kMemory && (unmasked & (kOverflow | kUnderflow))) {
+    flags &= static_cast<u16>(~kPrecision);  // nothing is stored, so nothing was rounded either
+    word &= static_cast<u16>(~kC1);
   }
   x87.status = static_cast<u16>((x87.status & ~defined) | flags | (word & defined));
   update_x87_summary(x87);

@@ -23,7 +23,7 @@ bool Mmu::examine(u64 address, u32 size, bool write) {
   // have them.
   const u64 alignment = size == 10 ? 8 : size;
   if (checks_alignment() && alignment <= 16 && (alignment & (alignment - 1)) == 0 &&
-      (address & (alignment - 1)) != 0)
+      (address & (alignment - 1)) != 0 && is_canonical(address))  // else #GP or #SS goes first
     return raise(cpu_, kAlignmentCheck, 0);
   for (u32 i = 0; i < 4; ++i) {
     const u32 kind = (cpu_.dr7 >> (16 + 4 * i)) & 3;  // 1 writes, 3 reads and writes

@@ -107,26 +107,41 @@ void compare_fx(std::string& out, const UserState& native, const UserState& soft
   }
 }
 
-bool compares_to_flags(cpu::Opcode opcode) {
-  return opcode == cpu::Opcode::kFcomi || opcode == cpu::Opcode::kFcomip ||
-         opcode == cpu::Opcode::kFucomi || opcode == cpu::Opcode::kFucomip ||
-         opcode == cpu::Opcode::kFprem || opcode == cpu::Opcode::kFprem1;
+// Whether an x87 instruction with these exceptions unmasked and pending may differ.
+bool is_open(cpu::Opcode opcode, u32 unmasked) {
+  constexpr u32 kInvalid = 1, kDenormal = 2, kOverflow = 8, kUnderflow = 16;
+  switch (opcode) {
+    case cpu::Opcode::kFcomi:  // RFLAGS stay by Intel's manual, change on AMD's processors
+    case cpu::Opcode::kFcomip:
+    case cpu::Opcode::kFucomi:
+    case cpu::Opcode::kFucomip:
+    case cpu::Opcode::kFprem:  // C2
+    case cpu::Opcode::kFprem1:
+      return (unmasked & (kInvalid | kDenormal)) != 0;
+    case cpu::Opcode::kFld:  // AMD's processors push the value, Intel's and ours do not
+      return (unmasked & kDenormal) != 0;
+    case cpu::Opcode::kFscale:  // the scaled result when even that does not fit
+    case cpu::Opcode::kFyl2x:
+    case cpu::Opcode::kFyl2xp1:
+    case cpu::Opcode::kF2xm1:
+    case cpu::Opcode::kFptan:
+    case cpu::Opcode::kFpatan:
+    case cpu::Opcode::kFsin:
+    case cpu::Opcode::kFcos:
+    case cpu::Opcode::kFsincos:
+      return (unmasked & (kOverflow | kUnderflow)) != 0;
+    default:
+      return false;
+  }
 }
 
 // Sequences whose outcome the architecture, or the choice between Intel's and AMD's, leaves open.
 bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& native,
                   const Outcome& soft) {
   if (!native.ended) return true;  // a system call or an endless loop
-  // Unmasked overflow and underflow of the x87 unit: the result's scaled exponent and the precision
-  // flag are not modelled. FLD of a denormal value with that exception unmasked: AMD's processors
-  // push it, Intel's and ours do not.
   const u16 fsw = base::load<u16>(native.state.fx + 2), fcw = base::load<u16>(native.state.fx);
-  if ((fsw & ~fcw & 0x1a) != 0) return true;
-  // FCOMI with unmasked invalid operands: RFLAGS stay by Intel's manual, change on AMD's
-  // processors. FPREM: C2 then.
-  if ((fsw & ~fcw & 1) != 0)
-    for (const Step& step : sequence.steps)
-      if (compares_to_flags(step.instruction.opcode)) return true;
+  for (const Step& step : sequence.steps)
+    if (is_open(step.instruction.opcode, fsw & ~fcw)) return true;
   // MXCSR.MM, AMD's misaligned SSE mode, which the model does not have.
   if ((base::load<u32>(native.state.fx + 24) & 0x20000) != 0) return true;
   // A loop whose body wrote to its counter may run for long.
@@ -137,6 +152,8 @@ bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& na
   // No byte selected: access or not is left open (SDM, MASKMOVQ).
   const cpu::Opcode opcode = fault->instruction.opcode;
   if (opcode == cpu::Opcode::kMaskmovq || opcode == cpu::Opcode::kMaskmovdqu) return true;
+  // A fault in the middle of POPA leaves the registers that came before it popped, or not.
+  if (opcode == cpu::Opcode::kPopa) return true;
   if (native.vector == soft.vector && native.state.rip == soft.state.rip) return false;
   // A misaligned operand that also crosses the stack segment's limit: #GP or #SS.
   const auto is_access = [](u8 vector) {
@@ -147,6 +164,12 @@ bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& na
   if (access && fault->instruction.operands[0].kind == cpu::OperandKind::kXmm) return true;
   // Across the end of a 4 GiB segment: left to the processor (SDM vol. 3, 5.3).
   if (access && sequence.state.cs == kCode32) return true;
+  // With AC set: stores of the x87 unit and ENTER probe their page before alignment is looked at,
+  // and ENTER's probe of the new stack top is not checked for alignment.
+  if (native.vector == cpu::kAlignmentCheck &&
+      (opcode == cpu::Opcode::kEnter ||
+       (opcode >= cpu::Opcode::kFadd && opcode <= cpu::Opcode::kWait)))
+    return true;
   switch (opcode) {
     case cpu::Opcode::kCall:  // a bad target and a bad stack: which is told first differs
     case cpu::Opcode::kIns:   // count 0: rights are checked or not

@@ -233,8 +233,8 @@ void Generator::random_state(UserState& s, Registers& known) {
   }
   if (random_.percent(30))
     s.gpr[cpu::kRdx] = 0, known.pointer[cpu::kRdx] = false, known.small[cpu::kRdx] = true;
-  s.rflags =
-      0x202 | (random_.next() & cpu::kArithmeticFlags) | (random_.percent(10) ? cpu::kFlagDf : 0);
+  s.rflags = 0x202 | (random_.next() & cpu::kArithmeticFlags) |
+             (random_.percent(10) ? cpu::kFlagDf : 0) | (random_.percent(5) ? cpu::kFlagAc : 0);
   for (unsigned i = 0; i < 16; ++i) random_vector(random_, s.xmm(i));
   for (unsigned i = 0; i < 8; ++i) random_float80(random_, s.st(i));
   u16 control = 0x37f, status = 0;

@@ -113,6 +113,8 @@ u64 sequence_number, alarmed_sequence;
 volatile bool in_guest;
 
 __attribute__((target("fsgsbase"))) void on_signal(int signal, siginfo_t*, void* context) {
+  // The kernel leaves AC as it was; the compiler's unaligned accesses would fault.
+  __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~0x40000ull);
   auto* const uc = static_cast<ucontext_t*>(context);
   auto& g = uc->uc_mcontext.gregs;
   if (signal == SIGALRM) {
