@@ -47,7 +47,9 @@ CpuidResult leaf_1(const CpuidInput& in) {
 
 CpuidResult leaf_7(const CpuidInput& in) {
   CpuidResult result;
+  if (in.subleaf == 1) result.eax = bit(10) /* FZRM */ | bit(11) /* FSRS */ | bit(12) /* FSRC */;
   if (in.subleaf != 0) return result;
+  result.eax = 1;  // the last subleaf
   result.ebx = bit(7) /* SMEP */ | bit(9) /* ERMS */;
   if (is_v2(in.model)) result.ebx |= bit(0) /* FSGSBASE */ | bit(20) /* SMAP */;
   result.edx = bit(4) /* FSRM */ | bit(29) /* ARCH_CAPABILITIES */;
