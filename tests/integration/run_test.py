@@ -130,6 +130,7 @@ class RunTest(smolvm.MachineTest):
         self.assertGreater(sum(stats["exits"].values()), 0)
         if smolvm.ACCEL == "soft":
             self.assertGreater(stats["guest_instructions_to_init"], 1_000_000)
+            self.assertLessEqual(stats["guest_instructions_to_init"], 12_000_000)
 
 
 if __name__ == "__main__":
