@@ -246,6 +246,9 @@ SMOL_HANDLER(pop_flags) {
   const bool access_changed = ((result ^ cpu->flags) & kFlagAc) != 0;
   write_rflags(*cpu, result);
   if (access_changed) select_tlb(*cpu);
+  // Nothing else looks at flags between two instructions of a block but a pending interrupt and
+  // single steps.
+  if ((result & kFlagTf) == 0 && ((result & kFlagIf) == 0 || !cpu->window_wanted)) SMOL_NEXT;
   SMOL_END;
 }
 
@@ -305,7 +308,6 @@ bool lower_stack(const IntegerContext& context) {
       return true;
     case Opcode::kPopf:
       op.handler = pop_flags;
-      context.out.ends = Ends::kBranch;
       return true;
     case Opcode::kEnter:
       op.src = static_cast<u8>(context.instruction.immediate2);

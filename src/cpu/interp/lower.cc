@@ -134,7 +134,6 @@ bool ends_block(const Instruction& instruction) {
     case Opcode::kLoope:
     case Opcode::kLoopne:
     case Opcode::kJcxz:
-    case Opcode::kPopf:
     case Opcode::kCallFar:
     case Opcode::kJmpFar:
     case Opcode::kRetFar:
@@ -147,7 +146,6 @@ bool ends_block(const Instruction& instruction) {
     case Opcode::kSysenter:
     case Opcode::kSysexit:
     case Opcode::kHlt:
-    case Opcode::kSti:
     case Opcode::kMovControl:
     case Opcode::kWrmsr:
     case Opcode::kUd2:

@@ -207,12 +207,11 @@ TEST(Event, ExternalInterruptAndNmi) {
 TEST(Event, StiShadow) {
   SystemMachine m;
   m.long_mode();
-  m.code(kCode, {0xfb, 0x90, 0x90});
+  m.code(kCode, {0x90, 0xfb, 0x90, 0x90});
   m.engine().state_changed();
-  m.engine().run(1);
-  EXPECT_EQ(m.cpu().rip, kCode + 1);
-  EXPECT_FALSE(m.engine().can_interrupt());
-  m.engine().run(1);
+  m.cpu().window_wanted = true;  // an interrupt waits: it is taken behind the instruction after STI
+  EXPECT_EQ(m.engine().run(100), Stop::kAttention);
+  EXPECT_EQ(m.cpu().rip, kCode + 3);
   EXPECT_TRUE(m.engine().can_interrupt());
 }
 

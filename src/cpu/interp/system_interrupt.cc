@@ -1,6 +1,7 @@
 // INT, INT1, INT3, INTO, IRET, CLI, STI, HLT and the instructions that are defined to be undefined
 // (SDM vol. 2).
 #include "cpu/interp/event.h"
+#include "cpu/interp/exits.h"
 #include "cpu/interp/far_return.h"
 #include "cpu/interp/system_handlers.h"
 #include "cpu/state/flags.h"
@@ -37,11 +38,19 @@ bool do_cli(Cpu& cpu, const Op&) {
   cpu.flags &= ~kFlagIf;
   return true;
 }
-bool do_sti(Cpu& cpu, const Op&) {
-  if (cpu.cpl > iopl(cpu)) return raise_gp0(cpu);
-  if ((cpu.flags & kFlagIf) == 0) cpu.interrupt_shadow = true;
-  cpu.flags |= kFlagIf;
-  return true;
+// The shadow only matters where an interrupt could be taken: not inside a block. So STI stays in
+// its block unless somebody waits for IF, or the block ends behind it and with it the protection of
+// the instruction that follows (HLT, above all).
+SMOL_HANDLER(set_interrupts) {
+  if (cpu->cpl > iopl(*cpu)) {
+    raise_gp0(*cpu);
+    SMOL_UNWIND;
+  }
+  const bool was_clear = (cpu->flags & kFlagIf) == 0;
+  cpu->flags |= kFlagIf;
+  if (!cpu->window_wanted && op[1].handler != &fall_through) SMOL_NEXT;
+  if (was_clear) cpu->interrupt_shadow = true;
+  SMOL_END;
 }
 bool do_hlt(Cpu& cpu, const Op&) {
   if (!require_cpl0(cpu)) return false;
@@ -69,7 +78,8 @@ bool lower_events(const Instruction& instruction, Lowered& out) {
     case Opcode::kCli:
       return lower_on<do_cli>(out);
     case Opcode::kSti:
-      return lower_end<do_sti>(out);
+      out.op.handler = &set_interrupts;
+      return true;
     case Opcode::kHlt:
       return lower_end<do_hlt>(out);
     case Opcode::kUd0:
