@@ -183,6 +183,10 @@ void move_stack_pointer(Cpu* cpu, const Op* op, i64 by);
 // Checks a near branch's target: canonical in 64-bit code, within the limit elsewhere.
 bool check_target(Cpu* cpu, const Op* op, u64 target);
 
+// PUSH r64 and POP r64 in 64-bit code.
+SMOL_HANDLER(push_single);
+SMOL_HANDLER(pop_single);
+
 // --- Families (each takes what it knows)
 // -------------------------------------------------------------------------------
 struct IntegerContext {

@@ -117,6 +117,112 @@ SMOL_HANDLER(memory_immediate) {
   SMOL_BRANCH((compute<P, kCondition, T>(cpu, a, static_cast<T>(op->immediate))));
 }
 
+// --- Arithmetic with a jump on its zero or sign
+// ------------------------------------------------------------------------
+struct SubResult {
+  template <class T>
+  static T run(Cpu* cpu, T a, T b) {
+    set_lazy<T>(cpu, kFlagsSub, static_cast<T>(a - b), b);
+    return static_cast<T>(a - b);
+  }
+};
+struct AddResult {
+  template <class T>
+  static T run(Cpu* cpu, T a, T b) {
+    set_lazy<T>(cpu, kFlagsAdd, static_cast<T>(a + b), b);
+    return static_cast<T>(a + b);
+  }
+};
+struct AndResult {
+  template <class T>
+  static T run(Cpu* cpu, T a, T b) {
+    set_lazy<T>(cpu, kFlagsLogic, static_cast<T>(a & b));
+    return static_cast<T>(a & b);
+  }
+};
+struct DecResult {
+  template <class T>
+  static T run(Cpu* cpu, T a, T) {
+    set_lazy_extra<T>(cpu, kFlagsDec, static_cast<T>(a - 1), 0, carry_flag(*cpu));
+    return static_cast<T>(a - 1);
+  }
+};
+template <class O, u8 kCondition, class T, bool kImmediate>
+SMOL_HANDLER(arithmetic) {
+  const T b = kImmediate ? static_cast<T>(op->immediate) : get<T>(cpu, op->src);
+  const T result = O::template run<T>(cpu, get<T>(cpu, op->dst), b);
+  put<T>(cpu, op->dst, result);
+  SMOL_BRANCH((test_holds<kCondition, T>(result)));
+}
+template <class O>
+Handler pick_arithmetic(bool immediate, u32 size, u8 condition) {
+  const auto by_size = [&]<u8 C>(std::integral_constant<u8, C>) -> Handler {
+    if (size == 4)
+      return immediate ? static_cast<Handler>(arithmetic<O, C, u32, true>)
+                       : static_cast<Handler>(arithmetic<O, C, u32, false>);
+    return immediate ? static_cast<Handler>(arithmetic<O, C, u64, true>)
+                     : static_cast<Handler>(arithmetic<O, C, u64, false>);
+  };
+  switch (condition) {
+    case 4:
+      return by_size(std::integral_constant<u8, 4>{});
+    case 5:
+      return by_size(std::integral_constant<u8, 5>{});
+    case 8:
+      return by_size(std::integral_constant<u8, 8>{});
+    case 9:
+      return by_size(std::integral_constant<u8, 9>{});
+    default:
+      return nullptr;
+  }
+}
+Handler fuse_arithmetic(const Instruction& instruction, u8 condition) {
+  const Operand &first = instruction.operands[0], &second = instruction.operands[1];
+  if (first.kind != OperandKind::kGpr || first.size < 4) return nullptr;
+  const bool immediate = second.kind == OperandKind::kImmediate;
+  switch (instruction.opcode) {
+    case Opcode::kDec:
+      return pick_arithmetic<DecResult>(true, first.size, condition);
+    case Opcode::kSub:
+      return is_memory(second) ? nullptr
+                               : pick_arithmetic<SubResult>(immediate, first.size, condition);
+    case Opcode::kAdd:
+      return is_memory(second) ? nullptr
+                               : pick_arithmetic<AddResult>(immediate, first.size, condition);
+    case Opcode::kAnd:
+      return is_memory(second) ? nullptr
+                               : pick_arithmetic<AndResult>(immediate, first.size, condition);
+    default:
+      return nullptr;
+  }
+}
+
+// --- Pairs of pushes and pops: one TLB lookup when both words lie in a page that hits, else one by
+// one ----------------------
+SMOL_HANDLER(push_pair) {
+  const u64 address = cpu->gpr[kRsp] - 16;
+  const TlbEntry* const entry = tlb_slot(cpu, address);
+  if (entry->write_tag != tag_of(cpu, address, 16)) [[unlikely]]
+    SMOL_TAIL(push_single, cpu, op);
+  const u64 words[2] = {cpu->gpr[op[1].dst], cpu->gpr[op->dst]};
+  __builtin_memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry->addend)), words, 16);
+  cpu->gpr[kRsp] = address;
+  SMOL_DISPATCH(op + 2);
+}
+SMOL_HANDLER(pop_pair) {
+  const u64 address = cpu->gpr[kRsp];
+  const TlbEntry* const entry = tlb_slot(cpu, address);
+  if (entry->read_tag != tag_of(cpu, address, 16)) [[unlikely]]
+    SMOL_TAIL(pop_single, cpu, op);
+  u64 words[2];
+  __builtin_memcpy(words, reinterpret_cast<const void*>(address + static_cast<u64>(entry->addend)),
+                   16);
+  cpu->gpr[kRsp] = address + 16;
+  cpu->gpr[op->dst] = words[0];
+  cpu->gpr[op[1].dst] = words[1];
+  SMOL_DISPATCH(op + 2);
+}
+
 template <class F>
 Handler by_condition(u8 condition, F f) {
   switch (condition) {
@@ -124,8 +230,9 @@ Handler by_condition(u8 condition, F f) {
   case n:            \
     return f(std::integral_constant<u8, n>{});
     SMOL_CASE(2)
-    SMOL_CASE(3) SMOL_CASE(4) SMOL_CASE(5) SMOL_CASE(6) SMOL_CASE(7) SMOL_CASE(8) SMOL_CASE(9)
-        SMOL_CASE(12) SMOL_CASE(13) SMOL_CASE(14) SMOL_CASE(15)
+    SMOL_CASE(3)
+    SMOL_CASE(4) SMOL_CASE(5) SMOL_CASE(6) SMOL_CASE(7) SMOL_CASE(8) SMOL_CASE(9) SMOL_CASE(12)
+        SMOL_CASE(13) SMOL_CASE(14) SMOL_CASE(15)
 #undef SMOL_CASE
             default : return nullptr;
   }
@@ -185,7 +292,8 @@ Handler pick(Form form, u32 size, u8 condition) {
 
 Handler fuse_with_jump(const Instruction& instruction, const Op& op, u8 condition) {
   const bool compare = instruction.opcode == Opcode::kCmp;
-  if (!compare && instruction.opcode != Opcode::kTest) return nullptr;
+  if (!compare && instruction.opcode != Opcode::kTest)
+    return fuse_arithmetic(instruction, condition);
   const Form form = form_of(instruction);
   // Memory forms only where the flat address is right.
   if (form >= Form::kRegisterMemory &&
@@ -195,6 +303,13 @@ Handler fuse_with_jump(const Instruction& instruction, const Op& op, u8 conditio
   const u32 size = instruction.operands[0].size;
   return compare ? pick<Pair::kCmp>(form, size, condition)
                  : pick<Pair::kTest>(form, size, condition);
+}
+
+Handler fuse_stack_pair(const Op& first, const Op& second) {
+  if (first.dst == kRsp || second.dst == kRsp) return nullptr;
+  if (first.handler == &push_single && second.handler == &push_single) return push_pair;
+  if (first.handler == &pop_single && second.handler == &pop_single) return pop_pair;
+  return nullptr;
 }
 
 }  // namespace smol::cpu

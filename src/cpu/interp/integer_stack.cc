@@ -71,16 +71,25 @@ void move_stack_pointer(Cpu* cpu, const Op* op, i64 by) {
   set_stack_pointer(cpu, op, cpu->gpr[kRsp] + static_cast<u64>(by));
 }
 
-namespace {
-
-// --- PUSH
-// ----------------------------------------------------------------------------------------------------------
-SMOL_HANDLER(push_register64) {
+SMOL_HANDLER(push_single) {
   const u64 address = cpu->gpr[kRsp] - 8;
   if (!write_memory<u64>(cpu, address, cpu->gpr[op->dst])) SMOL_UNWIND;
   cpu->gpr[kRsp] = address;
   SMOL_NEXT;
 }
+SMOL_HANDLER(pop_single) {
+  u64 value;
+  const u64 address = cpu->gpr[kRsp];
+  if (!read_memory(cpu, address, value)) SMOL_UNWIND;
+  cpu->gpr[kRsp] = address + 8;
+  cpu->gpr[op->dst] = value;  // last: POP RSP
+  SMOL_NEXT;
+}
+
+namespace {
+
+// --- PUSH
+// ----------------------------------------------------------------------------------------------------------
 SMOL_HANDLER(push_immediate64) {
   const u64 address = cpu->gpr[kRsp] - 8;
   if (!write_memory<u64>(cpu, address, op->immediate)) SMOL_UNWIND;
@@ -113,14 +122,6 @@ SMOL_HANDLER(push_memory_general) {
 
 // --- POP
 // -----------------------------------------------------------------------------------------------------------
-SMOL_HANDLER(pop_register64) {
-  u64 value;
-  const u64 address = cpu->gpr[kRsp];
-  if (!read_memory(cpu, address, value)) SMOL_UNWIND;
-  cpu->gpr[kRsp] = address + 8;
-  cpu->gpr[op->dst] = value;  // last: POP RSP
-  SMOL_NEXT;
-}
 void put_sized(Cpu* cpu, u8 r, u64 value, u32 size) {
   if (size == 2)
     put<u16>(cpu, r, static_cast<u16>(value));
@@ -268,7 +269,7 @@ bool lower_push(const IntegerContext& context) {
   if (operand.kind == OperandKind::kImmediate)
     op.handler = fast ? push_immediate64 : push_immediate_general;
   else
-    op.handler = fast ? push_register64 : push_register_general;
+    op.handler = fast ? push_single : push_register_general;
   return true;
 }
 
@@ -279,8 +280,8 @@ bool lower_pop(const IntegerContext& context) {
     return true;
   }
   op.segment = kSs;
-  op.handler = context.mode.code_size == CodeSize::k64 && op.aux == 8 ? pop_register64
-                                                                      : pop_register_general;
+  op.handler =
+      context.mode.code_size == CodeSize::k64 && op.aux == 8 ? pop_single : pop_register_general;
   return true;
 }
 

@@ -66,6 +66,49 @@ TEST(Integer, CallRetPushPop) {
   EXPECT_EQ(m.cpu().rip, TestMachine::kCode + 6);
 }
 
+TEST(Integer, PushesAndPopsInPairsAcrossPages) {
+  TestMachine m;
+  Cpu& c = m.cpu();
+  for (u64 top : {TestMachine::kStack - 8, TestMachine::kStack - 4, TestMachine::kStack + 8,
+                  TestMachine::kStack + 16}) {
+    c.gpr[kRsp] = top;
+    c.gpr[kRax] = 1, c.gpr[kRcx] = 2, c.gpr[kRdx] = 3;
+    // push rax; push rcx; push rdx; pop rbx; pop rsi; pop rdi
+    EXPECT_EQ(m.run({0x50, 0x51, 0x52, 0x5b, 0x5e, 0x5f}), Stop::kHalt);
+    EXPECT_EQ(c.gpr[kRbx], 3u);
+    EXPECT_EQ(c.gpr[kRsi], 2u);
+    EXPECT_EQ(c.gpr[kRdi], 1u);
+    EXPECT_EQ(c.gpr[kRsp], top);
+  }
+}
+
+TEST(Integer, SecondPushOfAPairFaultsAlone) {
+  TestMachine m;
+  m.store<u64>(TestMachine::kPageTable + 0x1f * 8, 0);
+  m.cpu().gpr[kRsp] = 0x20008;
+  m.cpu().gpr[kRax] = 77;
+  EXPECT_EQ(m.run({0x50, 0x51}), Stop::kShutdown);  // push rax; push rcx
+  EXPECT_EQ(m.load<u64>(0x20000), 77u);
+  EXPECT_EQ(m.cpu().cr2, 0x1fff8u);
+}
+
+TEST(Integer, ArithmeticWithAJump) {
+  TestMachine m;
+  Cpu& c = m.cpu();
+  c.gpr[kRcx] = 5;
+  // l: add rax, rcx; stc; dec rcx; jnz l; sbb rdx, rdx
+  EXPECT_EQ(m.run({0x48, 0x01, 0xc8, 0xf9, 0x48, 0xff, 0xc9, 0x75, 0xf7, 0x48, 0x19, 0xd2}),
+            Stop::kHalt);
+  EXPECT_EQ(c.gpr[kRax], 15u);
+  EXPECT_EQ(c.gpr[kRdx], ~u64{0});
+  c.gpr[kRax] = 3;
+  // l: inc ebx; sub eax, 1; jns l
+  c.gpr[kRbx] = 0;
+  EXPECT_EQ(m.run({0xff, 0xc3, 0x83, 0xe8, 1, 0x79, 0xf9}), Stop::kHalt);
+  EXPECT_EQ(c.gpr[kRbx], 4u);
+  EXPECT_EQ(arithmetic_flags(c) & (kFlagCf | kFlagSf), kFlagCf | kFlagSf);
+}
+
 TEST(Integer, MemoryForms) {
   TestMachine m;
   m.cpu().gpr[kRdi] = TestMachine::kData;

@@ -18,7 +18,8 @@ bool is_flat(const Instruction& instruction, const BlockMode& mode) {
          instruction.memory.segment != kGs;
 }
 
-// MOV between the accumulator and an absolute address of 16 or 32 bits (A0-A3): memory without ModRM.
+// MOV between the accumulator and an absolute address of 16 or 32 bits (A0-A3): memory without
+// ModRM.
 bool is_absolute_move(const Instruction& instruction) {
   return instruction.opcode == Opcode::kMov && !instruction.memory.absolute64 &&
          (instruction.operands[0].kind == OperandKind::kMemory ||
@@ -186,6 +187,8 @@ u32 lower_block(const Decoded* decoded, u32 count, const BlockMode& mode, Op* op
       if (Handler fused = fuse_with_jump(decoded[i - 1].instruction, ops[n - 1],
                                          decoded[i].instruction.condition))
         ops[n - 1].handler = fused;
+    } else if (n > 0) {
+      if (Handler fused = fuse_stack_pair(ops[n - 1], ops[n])) ops[n - 1].handler = fused;
     }
     ++n;
   }

@@ -28,4 +28,7 @@ bool ends_block(const Instruction& instruction);
 // there is none. (integer_fused.cc)
 Handler fuse_with_jump(const Instruction& instruction, const Op& op, u8 condition);
 
+// The same for two pushes or two pops of registers.
+Handler fuse_stack_pair(const Op& first, const Op& second);
+
 }  // namespace smol::cpu

@@ -242,7 +242,8 @@ struct Cpu {
       false;  // STI or MOV SS just retired: no interrupt before the next instruction
   bool nmi_masked = false;
   bool halted = false;
-  // An interrupt waits for its window: the engine stops with kAttention as soon as the guest can take one.
+  // An interrupt waits for its window: the engine stops with kAttention as soon as the guest can
+  // take one.
   bool window_wanted = false;
 
   // --- engine ---

@@ -116,8 +116,32 @@ u32 arithmetic_flags(const Cpu& cpu) {
   return flags;
 }
 
+// After a comparison the conditions are comparisons of its operands. condition: even, without its
+// negation.
+static bool holds_after_sub(const LazyFlags& lazy, u8 condition) {
+  const u32 unused = 64 - (8u << (lazy.kind & 3));
+  const u64 a = (lazy.result + lazy.source) << unused, b = lazy.source << unused;
+  const i64 sa = static_cast<i64>(a), sb = static_cast<i64>(b);
+  switch (condition) {
+    case 2:
+      return a < b;
+    case 4:
+      return a == b;
+    case 6:
+      return a <= b;
+    case 8:
+      return static_cast<i64>(a - b) < 0;
+    case 12:
+      return sa < sb;
+    default:
+      return sa <= sb;
+  }
+}
+
 bool condition_holds(const Cpu& cpu, u8 condition) {
   const bool negate = (condition & 1) != 0;
+  if ((cpu.lazy.kind & ~3) == kFlagsSub && condition > 1 && (condition >> 1) != 5)
+    return holds_after_sub(cpu.lazy, condition & 0xe) != negate;
   bool holds = false;
   switch (condition >> 1) {
     case 0:

@@ -54,10 +54,22 @@ inline bool sign_flag(const Cpu& cpu) {
 }
 SMOL_REALIGN bool carry_flag_slow(const Cpu& cpu);
 inline bool carry_flag(const Cpu& cpu) {
-  const u8 group = cpu.lazy.kind >> 2;
-  if (group == kFlagsInc >> 2 || group == kFlagsDec >> 2) return cpu.lazy.extra != 0;
-  if (group == kFlagsLogic >> 2) return false;
-  return carry_flag_slow(cpu);
+  const LazyFlags& lazy = cpu.lazy;
+  switch (lazy.kind >> 2) {
+    case kFlagsInc >> 2:
+    case kFlagsDec >> 2:
+      return lazy.extra != 0;
+    case kFlagsLogic >> 2:
+      return false;
+    case kFlagsAdd >> 2:
+      return lazy.result < lazy.source;
+    case kFlagsSub >> 2: {
+      const u32 unused = 64 - (8u << (lazy.kind & 3));
+      return (lazy.result + lazy.source) << unused < lazy.source << unused;
+    }
+    default:
+      return carry_flag_slow(cpu);
+  }
 }
 
 }  // namespace smol::cpu
