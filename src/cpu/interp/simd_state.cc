@@ -85,7 +85,7 @@ bool fxrstor(Cpu* cpu, const Op* op, bool flat) {
   if (cpu->cr0 & (kCr0Em | kCr0Ts)) return raise(*cpu, kDeviceNotAvailable);
   u64 address;
   if (!area_address(cpu, op, flat, kFxsaveSize, 16, false, address)) return false;
-  alignas(16) u8 image[416];
+  alignas(16) u8 image[kFxsaveSize];
   if (!read_range(cpu, address, image, sizeof(image))) return false;
   const u32 mxcsr = base::load<u32>(image + 24);
   if (mxcsr & ~kMxcsrMask) return raise_gp0(*cpu);
