@@ -14,6 +14,9 @@ using devices::legacy::AcpiPm;
 
 namespace {
 
+// The tables name the registers' ports, the device has them; neither layer may include the other.
+static_assert(AcpiPm::kPort == x86::kAcpiPmPort);
+
 u64 monotonic_ns() {
   timespec time{};
   ::clock_gettime(CLOCK_MONOTONIC, &time);
