@@ -231,8 +231,9 @@ cpu::CpuidResult SoftVcpu::cpuid(u32 leaf, u32 subleaf, u64 cr4) {
 }
 
 u64 SoftVcpu::read_tsc() {
-  if (vm_.clock().deterministic()) return vm_.platform().tsc() + (engine_->cpu().retired - accounted_);
-  return vm_.platform().tsc();
+  if (!vm_.clock().deterministic()) return vm_.platform().tsc();
+  const cpu::Cpu& cpu = engine_->cpu();  // what this slice retired so far is not in `retired` yet
+  return vm_.platform().tsc() + (cpu.retired + static_cast<u64>(cpu.slice - cpu.budget) - accounted_);
 }
 
 // RDRAND and RDSEED: the host's generator, or (deterministic) SplitMix64 from a fixed seed.
