@@ -154,6 +154,12 @@ bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& na
   if (opcode == cpu::Opcode::kMaskmovq || opcode == cpu::Opcode::kMaskmovdqu) return true;
   // A fault in the middle of POPA leaves the registers that came before it popped, or not.
   if (opcode == cpu::Opcode::kPopa) return true;
+  // With AC set: stores of the x87 unit and ENTER probe their page before alignment is looked at,
+  // and ENTER's probe of the new stack top is not checked for alignment.
+  if (native.vector == cpu::kAlignmentCheck &&
+      (opcode == cpu::Opcode::kEnter ||
+       (opcode >= cpu::Opcode::kFadd && opcode <= cpu::Opcode::kWait)))
+    return true;
   if (native.vector == soft.vector && native.state.rip == soft.state.rip) return false;
   // A misaligned operand that also crosses the stack segment's limit: #GP or #SS.
   const auto is_access = [](u8 vector) {
@@ -164,12 +170,6 @@ bool incomparable(const Sequence& sequence, const Step* fault, const Outcome& na
   if (access && fault->instruction.operands[0].kind == cpu::OperandKind::kXmm) return true;
   // Across the end of a 4 GiB segment: left to the processor (SDM vol. 3, 5.3).
   if (access && sequence.state.cs == kCode32) return true;
-  // With AC set: stores of the x87 unit and ENTER probe their page before alignment is looked at,
-  // and ENTER's probe of the new stack top is not checked for alignment.
-  if (native.vector == cpu::kAlignmentCheck &&
-      (opcode == cpu::Opcode::kEnter ||
-       (opcode >= cpu::Opcode::kFadd && opcode <= cpu::Opcode::kWait)))
-    return true;
   switch (opcode) {
     case cpu::Opcode::kCall:  // a bad target and a bad stack: which is told first differs
     case cpu::Opcode::kIns:   // count 0: rights are checked or not
