@@ -1,5 +1,6 @@
 # Handlers want every optimisation, and no stack frame around their rare calls: what they call realigns the stack itself
-# (SMOL_REALIGN, SMOL_PRESERVE_MOST in cpu/state/cpu.h and cpu/mmu/access.h).
+# (SMOL_REALIGN, SMOL_PRESERVE_MOST in cpu/state/cpu.h and cpu/mmu/access.h). No jump tables either: hosts predict their indirect
+# jump badly, and a handler needs its branch history for the guest's own.
 set(interp_dir ${PROJECT_SOURCE_DIR}/src/cpu/interp)
 file(GLOB interp_handlers CONFIGURE_DEPENDS ${interp_dir}/integer_*.cc)
 list(FILTER interp_handlers EXCLUDE REGEX "_test\\.cc$")
@@ -8,7 +9,7 @@ if(SMOL_SANITIZE)
   set(interp_options "")
 elseif(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   set_source_files_properties(${interp_handlers} ${interp_dir}/exits.cc ${interp_dir}/effective_address.cc
-                              PROPERTIES COMPILE_OPTIONS "-mstack-alignment=8")
+                              PROPERTIES COMPILE_OPTIONS "-mstack-alignment=8;-fno-jump-tables")
 endif()
 target_compile_options(smol_cpu_interp PRIVATE ${interp_options})
 
