@@ -137,5 +137,48 @@ class BadInputTest(smolvm.MachineTest):
         self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
 
 
+class DiskTest(smolvm.MachineTest):
+    """The monitor's own --disk, which can be written to."""
+
+    def monitor(self, disk, *prefix):
+        cmdline = "console=ttyS0 quiet reboot=t panic=-1 smol.exec=/bin/sh -- -c \"echo up; sleep 1000\""
+        return subprocess.Popen([*prefix, os.path.join(os.path.dirname(smolvm.SMOLVM), "smol-vmm"), "--accel", smolvm.ACCEL, "--tables",
+                                 "mp", "--memory", "size=64M", "--kernel", smolvm.kernel_path("micro"), "--initramfs",
+                                 os.environ["SMOL_IMAGE"], "--cmdline", cmdline, "--serial", "tty", "--disk", disk], env=self.env,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def refused(self, disk, *words, prefix=()):
+        process = self.monitor(disk, *prefix)
+        self.addCleanup(self.end_process, process)
+        out, err = process.communicate(timeout=smolvm.LIMIT)
+        self.assert_error(smolvm.Result(process.returncode, out, err), *words)
+
+    def setUp(self):
+        super().setUp()
+        self.disk = self.path("disk.img", b"")
+        os.truncate(self.disk, 1 << 20)
+
+    def test_one_writable_disk_for_two_machines(self):
+        first = self.monitor(f"path={self.disk}")
+        self.addCleanup(self.end_process, first)
+        self.assertEqual(first.stdout.readline().strip(), b"up")
+        self.refused(f"path={self.disk}", self.disk, "in use")
+        self.refused(f"path={self.disk},readonly=on", self.disk, "in use")
+        first.kill()
+        first.wait()
+        again = self.monitor(f"path={self.disk}")
+        self.addCleanup(self.end_process, again)
+        self.assertEqual(again.stdout.readline().strip(), b"up")
+
+    def test_a_read_only_disk_opened_for_writing(self):
+        os.chmod(self.disk, 0o444)
+        prefix = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+        self.refused(f"path={self.disk}", self.disk, "readonly=on", prefix=prefix)
+
+    def test_an_image_that_is_a_folder_or_missing(self):
+        self.refused(f"path={self.folder}", self.folder, "directory")
+        self.refused(f"path={self.folder}/none", f"{self.folder}/none")
+
+
 if __name__ == "__main__":
     smolvm.main()
