@@ -59,7 +59,7 @@ class BlockCache {
   u64 used_bytes() const { return used_; }
 
  private:
-  static constexpr u32 kHeads = 1 << 15;
+  static constexpr u32 kHeads = 1 << 18;
   struct Page {
     u64 granules = 0;
     u64 bytes[64] = {};  // bit i of word w: byte 64 w + i is in some block. Exact, so that data
@@ -67,7 +67,7 @@ class BlockCache {
     std::vector<Block*> blocks;
   };
   static u32 hash(u64 physical, u32 mode) {
-    return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> 49);
+    return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> 46);
   }
   static void mark(Page& page, u32 offset, u32 size);
   static void mark(Page& page, const Block& block, u64 address);

@@ -122,6 +122,32 @@ TEST(Engine, RemappedCodePageIsSeenAfterInvlpg) {
   EXPECT_EQ(m.cpu().gpr[kRax] & 0xff, 2u);
 }
 
+// More blocks than the arena holds: it is emptied on the way, under links and jump-cache entries.
+TEST(Engine, OutlivesAFullArena) {
+  TestMachine m;
+  constexpr u64 kStart = 2 * kMiB, kBytes = 3 * kMiB;
+  std::vector<u8> jumps(kBytes);
+  for (u64 i = 0; i < kBytes; i += 2) jumps[i] = 0xeb;  // jmp to the next one
+  m.put(kStart, jumps);
+  m.put(kStart + kBytes, {0xff, 0xc0, 0xf4});  // inc eax; hlt
+  EXPECT_EQ(m.run_at(kStart), Stop::kHalt);
+  EXPECT_EQ(m.cpu().retired, kBytes / 2 + 2);
+  EXPECT_EQ(m.run_at(kStart), Stop::kHalt);
+  EXPECT_EQ(m.cpu().gpr[kRax], 2u);
+}
+
+// Data and code of one page take turns; a store between two functions must not disturb them.
+TEST(Engine, DataBesideCode) {
+  TestMachine m;
+  m.cpu().gpr[kRdi] = kCode + 0x40;
+  // mov ecx, 1000; l: inc byte [rdi]; inc qword [rdi+0x3c0]; dec ecx; jnz l
+  EXPECT_EQ(m.run({0xb9, 0xe8, 3, 0, 0, 0xfe, 0x07, 0x48, 0xff, 0x87, 0xc0, 3, 0, 0, 0xff, 0xc9,
+                   0x75, 0xf3}),
+            Stop::kHalt);
+  EXPECT_EQ(m.load<u8>(kCode + 0x40), 1000 & 0xff);
+  EXPECT_EQ(m.load<u64>(kCode + 0x400), 1000u);
+}
+
 TEST(Engine, SetsAccessedAndDirtyBits) {
   TestMachine m;
   const u64 entry = TestMachine::kPageTable + (kData >> 12) * 8;
