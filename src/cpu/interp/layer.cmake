@@ -6,7 +6,9 @@ file(GLOB interp_handlers CONFIGURE_DEPENDS ${interp_dir}/integer_*.cc)
 list(FILTER interp_handlers EXCLUDE REGEX "_test\\.cc$")
 set(interp_options -O3 -fomit-frame-pointer)
 if(SMOL_SANITIZE)
+  # AddressSanitizer's frames and the handlers' calling convention do not go together.
   set(interp_options "")
+  target_compile_definitions(smol_cpu_interp PUBLIC SMOL_PORTABLE_DISPATCH=1)
 elseif(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   set_source_files_properties(${interp_handlers} ${interp_dir}/exits.cc ${interp_dir}/effective_address.cc
                               PROPERTIES COMPILE_OPTIONS "-mstack-alignment=8;-fno-jump-tables")
