@@ -7,6 +7,9 @@
 namespace smol::memory {
 namespace {
 
+// What the host's and the hypervisor's page tables can map in one piece, when guest and host addresses are alike modulo it.
+constexpr u64 kHugePage = 2 * kMiB;
+
 std::atomic_ref<u8> atomic_byte(base::Mapping& mapping, u64 index) {
   return std::atomic_ref<u8>(mapping.data()[index]);
 }
@@ -24,21 +27,34 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, Backing backi
   auto memory = std::unique_ptr<GuestMemory>(new GuestMemory());
   memory->size_ = size;
   memory->backing_ = backing;
-  TRY_ASSIGN(memory->file_, base::create_memfd("guest-memory", size));
-  const int sharing = backing == Backing::kShared ? MAP_SHARED : MAP_PRIVATE;
-  TRY_ASSIGN(memory->mapping_, base::Mapping::map(size, PROT_READ | PROT_WRITE, sharing | MAP_NORESERVE,
-                                                  memory->file_.get(), 0, "guest memory"));
+  TRY(memory->map_ram(size, backing));
   const u64 pages = size / kPageSize;
   const int anonymous = MAP_PRIVATE | MAP_NORESERVE;
   TRY_ASSIGN(memory->watched_,
              base::Mapping::map(pages, PROT_READ | PROT_WRITE, anonymous, -1, 0, "the watched-page map"));
   TRY_ASSIGN(memory->dirty_, base::Mapping::map(base::align_up(pages, 64) / 8, PROT_READ | PROT_WRITE, anonymous,
                                                 -1, 0, "the dirty-page map"));
-  u8* const host = memory->mapping_.data();
+  u8* const host = memory->host_;
   const u64 low = std::min(size, kHoleStart);
   memory->regions_.push_back({GuestPhysical(0), low, host, 0});
   if (size > low) memory->regions_.push_back({GuestPhysical(kHoleEnd), size - low, host + low, low});
   return memory;
+}
+
+Result<> GuestMemory::map_ram(u64 size, Backing backing) {
+  if (backing == Backing::kShared) {
+    TRY_ASSIGN(file_, base::create_memfd("guest-memory", size));
+    TRY_ASSIGN(mapping_, base::Mapping::map(size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file_.get(), 0,
+                                            "guest memory"));
+    host_ = mapping_.data();
+    return {};
+  }
+  TRY_ASSIGN(mapping_, base::Mapping::map(size + kHugePage, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
+  const u64 address = reinterpret_cast<u64>(mapping_.data());
+  host_ = mapping_.data() + (base::align_up(address, kHugePage) - address);
+  ::madvise(host_, size, MADV_HUGEPAGE);  // a hint: without huge pages in the kernel all works as well
+  return {};
 }
 
 GuestMemory::~GuestMemory() = default;

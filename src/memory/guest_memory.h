@@ -34,7 +34,9 @@ class WriteObserver {
   virtual void memory_written(GuestPhysical start, u64 size) = 0;
 };
 
-enum class Backing { kShared, kPrivate };  // MAP_SHARED (vhost-user, migration) or MAP_PRIVATE
+// kShared: one memfd, for whatever hands the memory on (vhost-user, migration). kPrivate: anonymous memory in huge
+// pages where the host has them, which spares a hypervisor some thousand page faults a boot; fd() is -1.
+enum class Backing { kShared, kPrivate };
 
 class GuestMemory {
  public:
@@ -93,6 +95,7 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
+  Result<> map_ram(u64 size, Backing backing);
   // Page number in the file, or ~0.
   u64 page_index(GuestPhysical address) const;
 
@@ -100,6 +103,7 @@ class GuestMemory {
   Backing backing_ = Backing::kShared;
   base::UniqueFd file_;
   base::Mapping mapping_;
+  u8* host_ = nullptr;  // RAM's start in mapping_
   std::vector<Region> regions_;
   WriteObserver* observer_ = nullptr;
   base::Mapping watched_;  // one byte a page, demand-zero

@@ -29,6 +29,18 @@ TEST(GuestMemory, SplitsAroundTheHole) {
   EXPECT_EQ(*(*memory)->load<u32>(GuestPhysical(kHoleEnd + 4)), 0x11223344u);
 }
 
+TEST(GuestMemory, PrivateMemoryIsAlignedForHugePagesAndHasNoFile) {
+  auto memory = GuestMemory::create(4 * kGiB, Backing::kPrivate);
+  ASSERT_TRUE(memory) << memory.error().chain();
+  EXPECT_EQ((*memory)->fd(), -1);
+  ASSERT_EQ((*memory)->regions().size(), 2u);
+  for (const Region& region : (*memory)->regions())
+    EXPECT_EQ((reinterpret_cast<u64>(region.host) - region.start.value) % (2 * kMiB), 0u);
+  ASSERT_TRUE((*memory)->store<u64>(GuestPhysical(5 * kGiB - 8), 0x1122334455667788));
+  EXPECT_EQ(*(*memory)->load<u32>(GuestPhysical(5 * kGiB - 4)), 0x11223344u);
+  EXPECT_EQ(*(*memory)->load<u64>(GuestPhysical(0)), 0u);
+}
+
 TEST(GuestMemory, ReportsWritesToWatchedPagesOnly) {
   auto memory = *GuestMemory::create(1 * kMiB);
   Recorder recorder;
