@@ -50,12 +50,12 @@ Machine::~Machine() {
 }
 
 Result<> Machine::create_vm() {
-  TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, config_.memory_shared ? memory::Backing::kShared
-                                                                                           : memory::Backing::kPrivate));
   TRY_ASSIGN(AccelChoice choice, choose_accel(config_.accel));
   hypervisor_ = std::move(choice.hypervisor);
   stats_.accel = hypervisor_->name();
   base::log_info("accelerator: {} ({})", hypervisor_->name(), choice.reason);
+  const bool shared = config_.memory_shared.value_or(hypervisor_->name() != "kvm");
+  TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, shared ? memory::Backing::kShared : memory::Backing::kPrivate));
   TRY_ASSIGN(vm_, hypervisor_->create_vm({.model = config_.model, .cpu_count = config_.cpus, .deterministic = config_.deterministic},
                                          *memory_));
   u32 slot = 0;

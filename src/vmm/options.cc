@@ -118,7 +118,10 @@ Result<> parse_cpus(std::string_view text, MachineConfig& config) {
 Result<> parse_memory(std::string_view text, MachineConfig& config) {
   TRY_ASSIGN(const OptionList list, OptionList::parse("--memory", text, {"size", "shared"}));
   TRY_ASSIGN(config.memory_size, list.size("size", config.memory_size));
-  TRY_ASSIGN(config.memory_shared, list.flag("shared", true));
+  if (list.has("shared")) {
+    TRY_ASSIGN(const bool shared, list.flag("shared", true));
+    config.memory_shared = shared;
+  }
   return {};
 }
 
