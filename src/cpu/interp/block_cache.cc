@@ -30,14 +30,14 @@ Block* BlockCache::allocate(u32 operations) {
   return block;
 }
 
-void BlockCache::mark(Page& page, u32 offset, u32 size) {
-  for (u32 i = offset; i < offset + size; ++i) page.bytes[i >> 6] |= u64{1} << (i & 63);
-  if (size != 0) page.granules |= granules_of(offset, size);
-}
-
-void BlockCache::mark(Page& page, const Block& block, u64 address) {
-  if ((block.physical & ~u64{0xfff}) == address) mark(page, block.physical & 0xfff, block.bytes);
-  if (block.second_page == address) mark(page, 0, block.second_bytes);
+void BlockCache::mark(Page& page, u32 start, u32 end) {
+  if (start == end) return;
+  page.granules |= granules_of(start, end - start);
+  for (u32 word = start >> 6; word <= (end - 1) >> 6; ++word) {
+    const u32 low = std::max(start, word * 64) - word * 64,
+              high = std::min(end, word * 64 + 64) - word * 64;
+    page.bytes[word] |= (~u64{0} >> (64 - (high - low))) << low;
+  }
 }
 
 bool BlockCache::any_marked(const Page& page, u32 offset, u64 size) {
@@ -49,20 +49,12 @@ bool BlockCache::any_marked(const Page& page, u32 offset, u64 size) {
   return false;
 }
 
-bool BlockCache::overlaps(const Block& block, u64 page, u32 offset, u64 size) {
-  const u64 end = offset + size;
-  if ((block.physical & ~u64{0xfff}) == page) {
-    const u64 start = block.physical & 0xfff;
-    if (offset < start + block.bytes && start < end) return true;
-  }
-  return block.second_page == page && offset < block.second_bytes;
-}
-
-void BlockCache::add_to_page(u64 page, Block* block, std::vector<u64>& changed) {
+void BlockCache::add_to_page(u64 page, Block* block, u32 start, u32 end,
+                             std::vector<u64>& changed) {
   Page& entry = pages_[page];
   const u64 before = entry.granules;
-  entry.blocks.push_back(block);
-  mark(entry, *block, page);
+  entry.parts.push_back({static_cast<u16>(start), static_cast<u16>(end), block});
+  mark(entry, start, end);
   if (entry.granules != before) changed.push_back(page);
 }
 
@@ -70,10 +62,10 @@ void BlockCache::insert(Block* block, std::vector<u64>& changed) {
   Block*& head = heads_[hash(block->physical, block->mode)];
   block->next = head;
   head = block;
-  const u64 page = block->physical & ~u64{0xfff};
-  add_to_page(page, block, changed);
-  if (block->second_page != kNoPage && block->second_page != page)
-    add_to_page(block->second_page, block, changed);
+  const u32 start = block->physical & 0xfff;
+  add_to_page(block->physical & ~u64{0xfff}, block, start, start + block->bytes, changed);
+  if (block->second_page != kNoPage)
+    add_to_page(block->second_page, block, 0, block->second_bytes, changed);
 }
 
 void BlockCache::retire(Block* block) {
@@ -99,17 +91,21 @@ void BlockCache::invalidate(u64 physical, u64 size, std::vector<u64>& changed) {
     const auto found = pages_.find(page);
     if (found == pages_.end() || !any_marked(found->second, offset, piece)) continue;
     Page& entry = found->second;
-    for (Block* block : entry.blocks)
-      if (overlaps(*block, page, offset, piece)) retire(block);
     changed.push_back(page);
-    std::erase_if(entry.blocks, [](const Block* block) { return block->stale; });
-    if (entry.blocks.empty()) {
+    for (const Page::Part& part : entry.parts)
+      if (offset < part.end && part.start < offset + piece) retire(part.block);
+    // A split block may have been retired through its other page: its part here goes when this page
+    // is next met.
+    std::erase_if(entry.parts, [&](const Page::Part& part) {
+      return offset < part.end && part.start < offset + piece;
+    });
+    if (entry.parts.empty()) {
       pages_.erase(found);
       continue;
     }
     entry.granules = 0;
     std::fill(std::begin(entry.bytes), std::end(entry.bytes), 0);
-    for (const Block* block : entry.blocks) mark(entry, *block, page);
+    for (const Page::Part& part : entry.parts) mark(entry, part.start, part.end);
   }
 }
 

@@ -64,17 +64,19 @@ class BlockCache {
     u64 granules = 0;
     u64 bytes[64] = {};  // bit i of word w: byte 64 w + i is in some block. Exact, so that data
                          // beside code costs no code
-    std::vector<Block*> blocks;
+    struct Part {        // a block's bytes in this page
+      u16 start, end;
+      Block* block;
+    };
+    std::vector<Part> parts;
   };
   static u32 hash(u64 physical, u32 mode) {
     return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> 46);
   }
-  static void mark(Page& page, u32 offset, u32 size);
-  static void mark(Page& page, const Block& block, u64 address);
+  static void mark(Page& page, u32 start, u32 end);
   static bool any_marked(const Page& page, u32 offset, u64 size);
-  static bool overlaps(const Block& block, u64 page, u32 offset, u64 size);
   void retire(Block* block);
-  void add_to_page(u64 page, Block* block, std::vector<u64>& changed);
+  void add_to_page(u64 page, Block* block, u32 start, u32 end, std::vector<u64>& changed);
 
   u8* arena_ = nullptr;
   u64 used_ = 0;
