@@ -22,10 +22,10 @@ for i in $(seq {pairs}); do
 done
 ./smol-vmm --accel kvm --tables mp --rng off --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M --stats /stats.json --cmdline "$C smol.exec=/bin/true" </dev/null >/dev/null 2>&1 || true
 echo "stats $(tr -d '\\n' </stats.json)"
-./smol-vmm --accel kvm --tables mp --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M,shared=on --cmdline "$C smol.hello smol.exec=/bin/sleep -- 100" </dev/null >/tmp/out 2>&1 &
+./smol-vmm --accel kvm --tables mp --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M --cmdline "$C smol.hello smol.exec=/bin/sleep -- 100" </dev/null >/tmp/out 2>&1 &
 for i in $(seq 100); do grep -q ready /tmp/out && break; sleep 0.2; done
 P=$!
-echo "rss $(awk '/guest-memory/ {{g = 1; next}} /^[0-9a-f]+-/ {{g = 0}} /^Rss:/ {{ if (g) guest += $2; else own += $2 }} END {{ print own, guest }}' /proc/$P/smaps)"
+echo "rss $(awk '/^Size:/ {{ big = $2 >= {memory} * 1024 }} /^Rss:/ {{ if (big) guest += $2; else own += $2 }} END {{ print own, guest }}' /proc/$P/smaps)"
 kill -9 $P
 """
 
