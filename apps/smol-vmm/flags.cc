@@ -48,7 +48,7 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--tables", texts.tables, "acpi (default), or mp: MP table, virtio devices on the command line")
       ->type_name("NAME");
   app.add_flag("--debug-exit", config.debug_exit, "port 0xf4 ends the machine with status (code << 1) | 1");
-  app.add_flag("--deterministic", config.deterministic, "software CPU: time from the instruction count, every run alike");
+  app.add_flag("--deterministic", config.deterministic, "software CPU: the guest's time is its instruction count (devices still answer in host time)");
   app.add_option("--stats", config.stats_file, "write counters as JSON when the machine ends")->type_name("FILE");
   app.add_option("--started-at", config.started_at, "CLOCK_MONOTONIC ns from which boot time counts (default: now)")
       ->type_name("NS");

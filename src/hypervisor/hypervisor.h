@@ -93,7 +93,8 @@ struct VmConfig {
   CpuModel model = CpuModel::kHost;
   Irqchip irqchip = Irqchip::kFull;
   u32 cpu_count = 1;
-  // Software CPU: time is derived from retired instructions (1 ns each) and every run of the same input is the same.
+  // Software CPU: time is derived from retired instructions (1 ns each) and random numbers from a fixed seed. Devices still
+  // answer when the host has the answer, and the real-time clock is the host's.
   bool deterministic = false;
 };
 
