@@ -35,8 +35,9 @@ int main(int count, char** words) {
   const int fd = open_stream(words[1], (unsigned)atol(words[2]));
   if (fd < 0) return fail(words[1]);
   long sent = 0, received = 0;
-  for (;;) {
-    struct pollfd entry = {.fd = fd, .events = POLLIN | (sent < total ? POLLOUT : 0)};
+  int ended = 0;  // the other's direction, which may end before ours
+  while (!ended || sent < total) {
+    struct pollfd entry = {.fd = fd, .events = (ended ? 0 : POLLIN) | (sent < total ? POLLOUT : 0)};
     poll(&entry, 1, -1);
     if (sent < total && (entry.revents & POLLOUT) != 0) {
       const long size = total - sent < 65536 ? total - sent : 65536;
@@ -46,9 +47,9 @@ int main(int count, char** words) {
       if (put > 0) sent += put;
       if (sent == total) shutdown(fd, SHUT_WR);
     }
-    if ((entry.revents & (POLLIN | POLLHUP)) == 0) continue;
+    if (ended || (entry.revents & (POLLIN | POLLHUP)) == 0) continue;
     const ssize_t got = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-    if (got == 0) break;
+    if (got == 0) ended = 1;
     if (got < 0 && errno != EAGAIN) return fail("recv");
     for (ssize_t i = 0; i < got; ++i)
       if (buffer[i] != pattern(received++)) return printf("wrong byte %ld\n", received - 1), 1;
