@@ -46,7 +46,7 @@ class MachinesTest(stock_kernel_test.StockKernelTest):
                  str((share / "vmlinux-micro").resolve()): "vmlinux-micro", str((share / "vmlinux-full").resolve()): "vmlinux-full",
                  self.kernel: "vmlinuz", self.initrd: "modules.cpio", image: "root.ext4"}
         words = [word for host, name in files.items() for word in ("--file", f"{host}:/host/{name}")]
-        done = subprocess.run([ROOT / "tools/benchhost", "--mem", "2048", "--timeout", "700", *words, "--", "sh", "-c", script],
+        done = subprocess.run([ROOT / "tools/benchhost", "--cpus", "1", "--mem", "2048", "--timeout", "700", *words, "--", "sh", "-c", script],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
         found = {}
         for part in ("\n" + done.stdout).split("\n== ")[1:]:
