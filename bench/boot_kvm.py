@@ -35,7 +35,7 @@ def main():
         tool = pathlib.Path(folder) / "time_to"
         subprocess.run(["cc", "-O2", "-static", "-o", tool, ROOT / "bench/guest/time_to.c"], check=True)
         script = SCRIPT.format(cmdline=shlex.quote(TUNED.replace(" nolapic_timer", "")), pairs=PAIRS, memory=MEMORY)
-        done = subprocess.run([ROOT / "tools/benchhost", "--timeout", "900", "--mem", "1024", "--with-qemu", "--file", f"{BIN}/smol-vmm", "--file",
+        done = subprocess.run([ROOT / "tools/benchhost", "--cpus", "1", "--timeout", "900", "--mem", "1024", "--with-qemu", "--file", f"{BIN}/smol-vmm", "--file",
                                f"{kernel()}:/host/vmlinux", "--file", f"{IMAGE}:/host/image.cpio", "--file", f"{tool}", "--",
                                "sh", "-c", script], stdout=subprocess.PIPE, text=True, check=False)
     times = {"ours": [], "qemu": []}
