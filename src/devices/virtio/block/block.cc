@@ -173,7 +173,19 @@ Block::Status Block::settle_write(Result<> result) {
   return status == Status::kOk && write_through() ? flush() : status;
 }
 
-Block::Status Block::flush() { return settle(disk_->flush()); }
+Block::Status Block::flush() {
+  const Status status = settle(disk_->flush());
+  if (status == Status::kOk) ++done_.flush_ops;
+  return status;
+}
+
+std::vector<Counter> Block::counters() const {
+  return {{"read_bytes", done_.read_bytes},
+          {"read_ops", done_.read_ops},
+          {"write_bytes", done_.write_bytes},
+          {"write_ops", done_.write_ops},
+          {"flush_ops", done_.flush_ops}};
+}
 
 Block::Status Block::read(const Header& header, Writer& writer, u64 size) {
   if (size > kMaxTransfer || !in_disk(header.sector, size))
@@ -182,7 +194,11 @@ Block::Status Block::read(const Header& header, Writer& writer, u64 size) {
   writer.describe(size, iovecs_);
   const Status status = settle(disk_->read(iovecs_, header.sector * storage::kSectorSize));
   // A read that failed half-way may have changed guest memory too.
-  if (status == Status::kOk) writer.commit(size);
+  if (status == Status::kOk) {
+    writer.commit(size);
+    done_.read_bytes += size;
+    ++done_.read_ops;
+  }
   return status;
 }
 
@@ -193,7 +209,12 @@ Block::Status Block::write(const Header& header, Reader& reader) {
                        disk_->read_only() ? " of a read-only disk" : ""));
   iovecs_.clear();
   reader.describe(size, iovecs_);
-  return settle_write(disk_->write(iovecs_, header.sector * storage::kSectorSize));
+  const Status status = settle_write(disk_->write(iovecs_, header.sector * storage::kSectorSize));
+  if (status == Status::kOk) {
+    done_.write_bytes += size;
+    ++done_.write_ops;
+  }
+  return status;
 }
 
 Block::Status Block::get_id(Writer& writer, u64 room) {

@@ -54,6 +54,7 @@ class Block final : public VirtioDevice {
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;
   void reset() override;
+  std::vector<Counter> counters() const override;
 
  private:
   static constexpr u16 kQueueSizes[] = {256};
@@ -121,6 +122,9 @@ class Block final : public VirtioDevice {
   Queue* queue_ = nullptr;
   DeviceHost* host_ = nullptr;
   std::vector<iovec> iovecs_;  // of the request that is served, kept for its memory
+  struct {
+    u64 read_bytes = 0, read_ops = 0, write_bytes = 0, write_ops = 0, flush_ops = 0;
+  } done_;  // requests that succeeded
   base::RateLimit complaints_;
 };
 

@@ -120,6 +120,18 @@ TEST_F(BlockTest, WritesAndReads) {
   EXPECT_EQ(host->used_notices, 3);
 }
 
+TEST_F(BlockTest, CountsWhatSucceeded) {
+  request(kWrite, 0, {{kData, 1024}});
+  request(kRead, 0, {{kData, 512, true}});
+  request(kRead, kDiskSize / 512, {{kData, 512, true}});  // outside
+  request(kFlushType, 0, {});
+  EXPECT_EQ(block->counters(), (std::vector<Counter>{{"read_bytes", 512},
+                                                     {"read_ops", 1},
+                                                     {"write_bytes", 1024},
+                                                     {"write_ops", 1},
+                                                     {"flush_ops", 1}}));
+}
+
 TEST_F(BlockTest, NoFramingIsAssumed) {
   // 2.7.4.1: header split over descriptors, data and status in one.
   host->put(kHeader, std::string(16, 0));

@@ -97,6 +97,8 @@ void Console::receive() {
     const auto got = backend_->read(into);
     if (got && got->has_value() && **got != 0) {
       writer.commit(**got);
+      received_bytes_ += **got;
+      ++received_ops_;
       queue.push(std::move(**chain), writer.written());
       continue;
     }
@@ -147,12 +149,14 @@ void Console::transmit() {
     output_.resize(at + count);
     reader.read_some(ByteSpan(output_).subspan(at));
     pending_done_ += count;
+    sent_bytes_ += count;
     if (reader.remaining() != 0) {
       drain();
       if (buffered() != 0) break;  // the rest waits for the host's reader
       continue;
     }
     has_pending_ = false;
+    ++sent_ops_;
     queue.push(std::move(pending_), 0);
   }
   if (queue.should_notify()) host_->notify_used(kTransmitQueue);
@@ -196,6 +200,13 @@ void Console::flush(int timeout_ms) {
     if (host_ != nullptr && has_pending_ && buffered() == 0) transmit(), drain();
     if (buffered() == before) return;
   }
+}
+
+std::vector<Counter> Console::counters() const {
+  return {{"rx_bytes", received_bytes_},
+          {"rx_ops", received_ops_},
+          {"tx_bytes", sent_bytes_},
+          {"tx_ops", sent_ops_}};
 }
 
 // --- Watches ---

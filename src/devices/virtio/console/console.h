@@ -56,6 +56,7 @@ class Console final : public VirtioDevice {
   void process_queue(u16 queue) override;
   bool served_at_once(u16 queue) const override { return queue == kTransmitQueue; }
   void reset() override;
+  std::vector<Counter> counters() const override;
 
  private:
   static constexpr u16 kQueueSizes[] = {128, 128};
@@ -95,6 +96,7 @@ class Console final : public VirtioDevice {
   Chain pending_;
   u64 pending_done_ = 0;
   bool has_pending_ = false;
+  u64 received_bytes_ = 0, received_ops_ = 0, sent_bytes_ = 0, sent_ops_ = 0;
 };
 
 }  // namespace smol::devices::virtio

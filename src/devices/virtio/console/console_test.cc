@@ -80,6 +80,16 @@ TEST_F(ConsoleTest, InputReachesTheGuest) {
   EXPECT_EQ(host->get(kIn, used->length), "ls\n");
 }
 
+TEST_F(ConsoleTest, Counts) {
+  say("hello\n");
+  host->driver(0).add({{kIn, 100, true}});
+  host->kick(0);
+  type("ls\n");
+  ASSERT_TRUE(loop->run_once(1000));
+  EXPECT_EQ(console->counters(),
+            (std::vector<Counter>{{"rx_bytes", 3}, {"rx_ops", 1}, {"tx_bytes", 6}, {"tx_ops", 1}}));
+}
+
 TEST_F(ConsoleTest, InputWaitsForBuffers) {
   type("abcdef");
   ASSERT_TRUE(loop->run_once(0));

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/log.h"
 #include "devices/virtio/queue/queue.h"
@@ -33,6 +34,14 @@ class DeviceHost {
   virtual void needs_reset(const Error& reason) = 0;
   // Has process_queue(queue) called again from the loop, after others had their turn.
   virtual void schedule(u16 queue) = 0;
+};
+
+// One figure of a device's work since the machine's start, monotonic. name: a literal, unit at its
+// end ("read_bytes", "read_ops").
+struct Counter {
+  std::string_view name;
+  u64 value = 0;
+  bool operator==(const Counter&) const = default;
 };
 
 class VirtioDevice {
@@ -67,6 +76,8 @@ class VirtioDevice {
   // Forgets the driver: queues and host are gone on return, held chains dropped, config back to its
   // start where the driver could change it. Also called when the device is not active.
   virtual void reset() = 0;
+  // What the device has done, over all its lives. Any thread, with mutex() held.
+  virtual std::vector<Counter> counters() const { return {}; }
 
   std::mutex& mutex() { return mutex_; }
 

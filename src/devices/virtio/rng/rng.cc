@@ -88,9 +88,15 @@ void Rng::process_queue(u16) {
       ended_ = result == Fill::kEnd;
       break;
     }
+    given_bytes_ += writer.written();
+    ++given_ops_;
     queue_->push(std::move(**chain), writer.written());
   }
   if (queue_->should_notify()) host_->notify_used(0);
+}
+
+std::vector<Counter> Rng::counters() const {
+  return {{"read_bytes", given_bytes_}, {"read_ops", given_ops_}};
 }
 
 void Rng::wait_for_source() {

@@ -34,6 +34,7 @@ class Rng final : public VirtioDevice {
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;
   void reset() override;
+  std::vector<Counter> counters() const override;
 
  private:
   static constexpr u16 kQueueSizes[] = {64};
@@ -52,6 +53,7 @@ class Rng final : public VirtioDevice {
   bool watching_ = false;
   Queue* queue_ = nullptr;
   DeviceHost* host_ = nullptr;
+  u64 given_bytes_ = 0, given_ops_ = 0;
 };
 
 }  // namespace smol::devices::virtio

@@ -53,6 +53,14 @@ TEST_F(RngTest, FillsBuffers) {
   EXPECT_EQ(host->used_notices, 1);
 }
 
+TEST_F(RngTest, Counts) {
+  open();
+  host->driver(0).add({{FakeHost::kDataBase, 32, true}});
+  host->driver(0).add({{FakeHost::kDataBase, 8, true}});
+  host->kick(0);
+  EXPECT_EQ(rng->counters(), (std::vector<Counter>{{"read_bytes", 40}, {"read_ops", 2}}));
+}
+
 TEST_F(RngTest, ALargeRequestIsCutShort) {
   open();
   host->driver(0).add({{FakeHost::kDataBase, 1 * kMiB, true}});

@@ -123,6 +123,7 @@ void Vsock::take_for_stream(Connection& connection, const VsockHeader& header, R
         complain("sends more than its credit");
         return reset_stream(connection);
       }
+      sent_bytes_ += header.length;
       return host_progress(connection);
     case VsockOp::kCreditUpdate:
       return watch(connection);
@@ -133,6 +134,10 @@ void Vsock::take_for_stream(Connection& connection, const VsockHeader& header, R
       complain("sends an operation that has no place in the stream");
       return reset_stream(connection);
   }
+}
+
+std::vector<Counter> Vsock::counters() const {
+  return {{"rx_bytes", received_bytes_}, {"tx_bytes", sent_bytes_}, {"connections", opened_}};
 }
 
 void Vsock::take_request(const VsockHeader& header) {
@@ -310,6 +315,7 @@ bool Vsock::fill_data(Writer& writer) {
   put_header(writer, *connection, VsockOp::kData, 0, static_cast<u32>(got));
   writer.commit(static_cast<u64>(got));
   connection->count_sent(static_cast<u32>(got));
+  received_bytes_ += static_cast<u64>(got);
   if (connection->guest_credit() == 0) {
     queue_control(*connection, Connection::kSendCreditRequest);
     watch(*connection);

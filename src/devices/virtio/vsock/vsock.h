@@ -69,6 +69,7 @@ class Vsock final : public VirtioDevice {
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;
   void reset() override;
+  std::vector<Counter> counters() const override;
 
  private:
   static constexpr u16 kQueueSizes[] = {256, 256, 64};
@@ -126,11 +127,12 @@ class Vsock final : public VirtioDevice {
   u32 next_host_port_ = kFirstHostPort;
   std::unordered_map<u64, std::unique_ptr<Connection>> connections_;  // by id
   std::unordered_map<u64, u64> streams_;                              // stream_key -> id
-  std::deque<u64> control_;         // ids with pending control packets
-  std::deque<u64> input_;           // ids whose socket may have bytes
-  std::deque<VsockHeader> resets_;  // of packets that belong to no stream
-  bool transmit_stalled_ = false;   // by kMaxResets
-  std::vector<iovec> iovecs_;       // of the packet that is filled, kept for its memory
+  std::deque<u64> control_;                               // ids with pending control packets
+  std::deque<u64> input_;                                 // ids whose socket may have bytes
+  std::deque<VsockHeader> resets_;                        // of packets that belong to no stream
+  u64 received_bytes_ = 0, sent_bytes_ = 0, opened_ = 0;  // the guest's view of both directions
+  bool transmit_stalled_ = false;                         // by kMaxResets
+  std::vector<iovec> iovecs_;  // of the packet that is filled, kept for its memory
   base::RateLimit complaints_;
 };
 

@@ -251,6 +251,7 @@ void Vsock::read_greeting(Connection& connection) {
 // The guest accepted.
 void Vsock::greeting_done(Connection& connection) {
   connection.state = Connection::State::kEstablished;
+  ++opened_;
   const std::string line = fmt::format("OK {}\n", connection.host_port);
   const ssize_t put =
       ::send(connection.socket.get(), line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -268,6 +269,7 @@ void Vsock::connect_out(Connection& connection) {
   if (socket) {
     connection.socket = std::move(*socket);
     connection.state = Connection::State::kEstablished;
+    ++opened_;
     queue_control(connection, Connection::kSendResponse);
     return watch(connection);
   }

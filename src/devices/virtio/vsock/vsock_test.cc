@@ -125,6 +125,8 @@ TEST_F(VsockTest, GuestConnects) {
   write(host.get(), "200");
   turn();
   EXPECT_EQ(expect(VsockOp::kData).payload, "200");
+  EXPECT_EQ(vsock->counters(),
+            (std::vector<Counter>{{"rx_bytes", 3}, {"tx_bytes", 5}, {"connections", 1}}));
 }
 
 TEST_F(VsockTest, GuestConnectsToNobody) {
