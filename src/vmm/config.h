@@ -1,10 +1,12 @@
 // What a machine is to be made of: the typed form of smol-vmm's command line (and, later, of its API's requests).
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/rate_limiter.h"
 #include "base/result.h"
 #include "hypervisor/hypervisor.h"
 
@@ -23,6 +25,36 @@ struct DiskConfig {
   std::string path;
   bool read_only = false;
   std::string serial;
+};
+
+enum class NetMode { kUser, kTap, kSegment };
+using MacAddress = std::array<u8, 6>;
+
+// One network interface of the guest (eth0, eth1, ... in order). What does not belong to the mode stays empty.
+struct NetConfig {
+  std::string id;  // empty: _net0, _net1, ...
+  NetMode mode = NetMode::kTap;
+  std::optional<MacAddress> mac;  // unset: a random one of ours (52:54:00:xx:xx:xx)
+  u16 mtu = 0;                    // 0: not told to the guest (1500); else 68..65520
+  u32 num_queues = 2;             // receive and transmit queues together: even, 2..64
+  u32 queue_size = 256;           // a power of two, 64..1024
+  base::RateLimiterConfig rate_limit;  // each direction has it to itself
+
+  // kTap: one of both. With neither the kernel names a new device.
+  std::string tap;
+  int fd = -1;         // an open TAP with IFF_VNET_HDR
+  std::string bridge;  // the TAP is added to it
+  std::string ip;      // the host's address on the TAP, IPv4
+  std::string mask;
+
+  // kUser: HOST ports that lead to the guest, `[tcp:|udp:][ADDR:]HOST:GUEST`; if `allow` is given only those peers.
+  std::vector<std::string> publish, allow;
+  bool restrict_egress = false;  // `allow` was given, perhaps empty: nothing else passes
+  std::string dns;               // empty: the host's
+  std::string egress_log;        // file of JSON lines
+
+  // kSegment: a directory that the members share, and this machine's name and IPv4 address on it.
+  std::string segment, name;
 };
 
 struct VsockConfig {
@@ -47,6 +79,7 @@ struct MachineConfig {
   ConsoleConfig serial{.mode = ConsoleMode::kTty, .file = {}};
   ConsoleConfig console;
   std::vector<DiskConfig> disks;
+  std::vector<NetConfig> nets;
   std::optional<VsockConfig> vsock;
   bool rng = true;
   std::string rng_source;  // empty: getrandom(2)

@@ -23,6 +23,29 @@ std::string join(const std::vector<std::string_view>& words) {
   return out;
 }
 
+// Where the first part of text ends: at a comma outside of brackets and quotes, or with the text.
+Result<std::size_t> end_of_part(std::string_view flag, std::string_view text) {
+  u32 depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') quoted = !quoted;
+    if (quoted) continue;
+    if (c == '[') ++depth;
+    if (c == ']' && depth-- == 0) return fail("{}: ']' without '[' in '{}'", flag, text);
+    if (c == ',' && depth == 0) return i;
+  }
+  if (quoted) return fail("{}: a quote is not closed in '{}'", flag, text);
+  if (depth != 0) return fail("{}: '[' without ']' in '{}'", flag, text);
+  return text.size();
+}
+
+std::string without_quotes(std::string_view text) {
+  if (text.size() >= 2 && text.front() == '"' && text.back() == '"' && text.find('"', 1) == text.size() - 1)
+    text = text.substr(1, text.size() - 2);
+  return std::string(text);
+}
+
 }  // namespace
 
 Result<OptionList> OptionList::parse(std::string_view flag, std::string_view text,
@@ -30,15 +53,15 @@ Result<OptionList> OptionList::parse(std::string_view flag, std::string_view tex
   OptionList list;
   list.flag_ = flag;
   while (!text.empty()) {
-    const std::size_t comma = text.find(',');
-    const std::string_view part = text.substr(0, comma);
-    text = comma == std::string_view::npos ? std::string_view() : text.substr(comma + 1);
+    TRY_ASSIGN(const std::size_t end, end_of_part(flag, text));
+    const std::string_view part = text.substr(0, end);
+    text = end == text.size() ? std::string_view() : text.substr(end + 1);
     const std::size_t equals = part.find('=');
     if (equals == std::string_view::npos) return fail("{}: '{}' is not key=value", flag, part);
     const std::string key(part.substr(0, equals));
     if (std::find(known.begin(), known.end(), key) == known.end())
       return fail("{}: '{}' is not supported ({} are)", flag, key, join(known));
-    if (!list.values_.emplace(key, part.substr(equals + 1)).second) return fail("{}: '{}' is given twice", flag, key);
+    if (!list.values_.emplace(key, without_quotes(part.substr(equals + 1))).second) return fail("{}: '{}' is given twice", flag, key);
   }
   return list;
 }
@@ -61,6 +84,36 @@ Result<u64> OptionList::number(const std::string& key, u64 otherwise) const {
 
 Result<u64> OptionList::size(const std::string& key, u64 otherwise) const {
   return has(key) ? parse_size(fmt::format("{}: {}", flag_, key), text(key)) : Result<u64>(otherwise);
+}
+
+Result<std::vector<std::string>> OptionList::list(const std::string& key) const {
+  std::vector<std::string> items;
+  if (!has(key)) return items;
+  std::string_view rest = values_.at(key);
+  const bool bracketed = rest.starts_with('[') && rest.ends_with(']');
+  if (bracketed) rest = rest.substr(1, rest.size() - 2);
+  if (bracketed && rest.empty()) return items;
+  while (true) {
+    TRY_ASSIGN(const std::size_t end, end_of_part(flag_, rest));
+    if (end == 0) return fail("{}: {} has an empty item", flag_, key);
+    items.push_back(without_quotes(rest.substr(0, end)));
+    if (end == rest.size()) return items;
+    rest = rest.substr(end + 1);
+  }
+}
+
+Result<base::RateLimiterConfig> parse_rate_limit(std::string_view flag, const OptionList& list) {
+  base::RateLimiterConfig config;
+  const auto bucket = [&](std::string_view prefix, base::TokenBucketConfig& into) -> Result<> {
+    TRY_ASSIGN(into.size, list.size(fmt::format("{}_size", prefix), 0));
+    TRY_ASSIGN(into.one_time_burst, list.size(fmt::format("{}_one_time_burst", prefix), 0));
+    TRY_ASSIGN(into.refill_ms, list.number(fmt::format("{}_refill_time", prefix), 0));
+    return {};
+  };
+  TRY(bucket("bw", config.bandwidth));
+  TRY(bucket("ops", config.operations));
+  TRY(base::validate(config, flag));
+  return config;
 }
 
 Result<u64> parse_size(std::string_view what, std::string_view text) {
