@@ -105,10 +105,13 @@ Result<> add_root(const MachineRun& request, Plan& plan) {
 Result<> add_kernel(const MachineRun& request, Plan& plan) {
   std::string kernel = request.kernel;
   std::string cmdline = SMOL_CMDLINE_STOCK, tables = "acpi";
-  if (kernel.empty() || kernel == "micro" || kernel == "full") {
+  // The micro kernel knows one CPU.
+  if (kernel == "micro" && request.cpus > 1) return fail("--cpus {}: the kernel 'micro' has 1 CPU; 'full' has more", request.cpus);
+  if (kernel.empty()) kernel = request.cpus > 1 ? "full" : "micro";
+  if (kernel == "micro" || kernel == "full") {
     cmdline = kernel == "full" ? SMOL_CMDLINE_FULL : SMOL_CMDLINE_MICRO;
     tables = "mp";
-    TRY_ASSIGN(kernel, find_kernel(kernel.empty() ? "micro" : kernel));
+    TRY_ASSIGN(kernel, find_kernel(kernel));
   }
   if (!request.append.empty()) cmdline += " " + request.append;
   plan.options.monitor_arguments.insert(plan.options.monitor_arguments.end(), {"--kernel", kernel, "--cmdline", cmdline, "--tables", tables});

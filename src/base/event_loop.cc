@@ -2,6 +2,7 @@
 // is never held while a callback runs, so callbacks may register and remove freely.
 #include "base/event_loop.h"
 
+#include <poll.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -154,7 +155,26 @@ void EventLoop::serve(u64 id, u32 events) {
   if (events != 0) watch->callback(events);
 }
 
+void EventLoop::hold() {
+  call([this] { held_.store(true, std::memory_order_relaxed); });
+}
+
+void EventLoop::release() {
+  held_.store(false, std::memory_order_relaxed);
+  signal_eventfd(wake_.get());
+}
+
+void EventLoop::run_held(int timeout_ms) {
+  pollfd wake{.fd = wake_.get(), .events = POLLIN, .revents = 0};
+  if (::poll(&wake, 1, timeout_ms) > 0) drain_eventfd(wake_.get());
+  run_posted();
+}
+
 Result<> EventLoop::run_once(int timeout_ms) {
+  if (held_.load(std::memory_order_relaxed)) {
+    run_held(timeout_ms);
+    return {};
+  }
   std::vector<u64> ready;
   {
     std::lock_guard lock(mutex_);
@@ -170,6 +190,8 @@ Result<> EventLoop::run_once(int timeout_ms) {
     if (events[static_cast<std::size_t>(i)].data.u64 == 0) drain_eventfd(wake_.get());
   }
   run_posted();
+  // Held by one of them: level-triggered, so what is ready comes again after release().
+  if (held_.load(std::memory_order_relaxed)) return {};
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
     if (event.data.u64 != 0) serve(event.data.u64, event.events);

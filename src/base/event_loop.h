@@ -51,6 +51,11 @@ class EventLoop {
   // while no thread runs the loop. Never call it with a lock held that a callback takes.
   void call(const std::function<void()>& function);
 
+  // Between hold() and release() the loop's thread only runs posted functions: descriptors and
+  // timers wait. When hold() returns, no callback runs. Any thread but the loop's.
+  void hold();
+  void release();
+
   // Until stop(). The Error is the host's (epoll_wait failed).
   Result<> run();
   // Makes run() return after what it does at the moment. A stop() before run() makes that run()
@@ -63,12 +68,14 @@ class EventLoop {
   struct Watch;
   EventLoop() = default;
   void run_posted();
+  void run_held(int timeout_ms);
   void serve(u64 id, u32 events);
   bool on_loop_thread() const;
 
   UniqueFd epoll_;
   UniqueFd wake_;
   std::atomic<bool> stop_{false};
+  std::atomic<bool> held_{false};
   std::atomic<pid_t> thread_{0};  // kernel thread id of the runner, 0: none
   std::mutex mutex_;              // guards all below
   u64 next_id_ = 1;               // 0 is the wake eventfd

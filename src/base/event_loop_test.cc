@@ -161,5 +161,27 @@ TEST(EventLoop, AddOfABadDescriptorIsAnError) {
   EXPECT_NE(result.error().chain().find("-1"), std::string::npos);
 }
 
+TEST(EventLoop, HeldLoopRunsPostedFunctionsOnly) {
+  auto loop = std::move(*EventLoop::create());
+  const UniqueFd event = std::move(*create_eventfd());
+  std::atomic<int> served{0};
+  ASSERT_TRUE(loop->add(event.get(), EPOLLIN, [&](u32) {
+    ++served;
+    drain_eventfd(event.get());
+  }));
+  std::thread runner([&] { EXPECT_TRUE(loop->run()); });
+  loop->hold();
+  signal_eventfd(event.get());
+  int posted = 0;
+  for (int i = 0; i < 10; ++i) loop->call([&] { ++posted; });
+  EXPECT_EQ(posted, 10);
+  EXPECT_EQ(served, 0);
+  loop->release();
+  while (served == 0) std::this_thread::yield();
+  loop->stop();
+  runner.join();
+  EXPECT_EQ(served, 1);
+}
+
 }  // namespace
 }  // namespace smol::base

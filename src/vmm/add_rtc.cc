@@ -42,18 +42,20 @@ class TimedRtc final : public devices::Device {
 
  private:
   void arm() {
+    const std::lock_guard lock(arm_mutex_);  // the loop's thread and several vCPUs come here
     const auto deadline = rtc_.next_deadline();
     if (!deadline) {
-      if (armed_.exchange(false)) timer_->disarm();
+      if (std::exchange(armed_, false)) timer_->disarm();
       return;
     }
-    armed_.store(true);
+    armed_ = true;
     const u64 now = realtime_ns();
     timer_->arm(*deadline > now ? *deadline - now : 0);
   }
 
   Rtc rtc_;
-  std::atomic<bool> armed_{false};
+  std::mutex arm_mutex_;
+  bool armed_ = false;
   std::unique_ptr<base::Timer> timer_;
 };
 

@@ -29,7 +29,10 @@ Result<Tables> parse_tables(std::string_view name) {
 
 Result<> validate(const MachineConfig& config) {
   if (config.kernel.empty()) return fail("no kernel was given (--kernel FILE)");
-  if (config.cpus != 1) return fail("{} CPUs were asked for: machines have 1 CPU so far", config.cpus);
+  if (config.cpus == 0 || config.cpus > kMostCpus)
+    return fail("{} CPUs were asked for: a machine has 1 to {}", config.cpus, kMostCpus);
+  if (config.deterministic && config.cpus > 1)
+    return fail("--deterministic runs one CPU, not {}: several take turns as the host's threads do", config.cpus);
   if (config.memory_size < kLeastMemory)
     return fail("{} bytes of memory are too few: give at least {} MiB", config.memory_size, kLeastMemory / kMiB);
   if (config.memory_size % kPageSize != 0)

@@ -66,6 +66,8 @@ struct VsockConfig {
 enum class Tables { kAcpi, kMpTable };
 Result<Tables> parse_tables(std::string_view name);
 
+inline constexpr u32 kMostCpus = 32;
+
 struct MachineConfig {
   Accel accel = Accel::kAuto;
   hypervisor::CpuModel model = hypervisor::CpuModel::kHost;

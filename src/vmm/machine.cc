@@ -1,7 +1,5 @@
 #include "vmm/machine.h"
 
-#include <time.h>
-
 #include "arch/x86_64/boot.h"
 #include "arch/x86_64/memory_map.h"
 #include "arch/x86_64/virtio_command_line.h"
@@ -12,18 +10,6 @@
 #include "vmm/accel.h"
 
 namespace smol::vmm {
-namespace {
-
-constexpr int kFlushMilliseconds = 2000;
-
-u64 monotonic_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
-}
-
-}  // namespace
-
 Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   TRY(validate(config));
   auto machine = std::unique_ptr<Machine>(new Machine(config));
@@ -41,9 +27,10 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   return machine;
 }
 
-// Members go in an order that keeps what others point to: the vCPU before its Vm, transports before the loop.
+// Members go in an order that keeps what others point to: the vCPUs before their Vm, transports before the loop.
 Machine::~Machine() {
-  vcpu_.reset();
+  if (started_) wait_for_threads();
+  vcpus_.clear();
   virtio_.clear();
   owned_.clear();
   vm_.reset();
@@ -52,7 +39,7 @@ Machine::~Machine() {
 Result<> Machine::create_vm() {
   TRY_ASSIGN(AccelChoice choice, choose_accel(config_.accel));
   hypervisor_ = std::move(choice.hypervisor);
-  stats_.accel = hypervisor_->name();
+  accel_ = hypervisor_->name();
   base::log_info("accelerator: {} ({})", hypervisor_->name(), choice.reason);
   const bool shared = config_.memory_shared.value_or(hypervisor_->name() != "kvm");
   TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, shared ? memory::Backing::kShared : memory::Backing::kPrivate));
@@ -109,45 +96,14 @@ Result<> Machine::load() {
                                                                          .command_line = cmdline,
                                                                          .rsdp = rsdp}));
   base::log_info("kernel: {} ({})", config_.kernel, name_of(plan.kind));
-  TRY_ASSIGN(vcpu_, vm_->create_vcpu(0));
-  return vcpu_->set_state(plan.state);
-}
-
-void Machine::boot_marker(u8 value) {
-  if (value != 1 || stats_.ns_to_init) return;
-  stats_.ns_to_init = monotonic_ns() - config_.started_at;
-  stats_.exits_to_init = stats_.all_exits();
-  if (vm_->capabilities().counts_instructions) stats_.instructions_to_init = vcpu_->retired_instructions();
-}
-
-void Machine::end(MachineEnd reason) {
-  {
-    const std::lock_guard lock(end_mutex_);
-    if (!end_) end_ = std::move(reason);
+  VcpuExits& exits = *this;
+  for (u32 id = 0; id < config_.cpus; ++id) {
+    TRY_ASSIGN(auto vcpu, vm_->create_vcpu(id));
+    // The others wait for the INIT and SIPI that the first one sends.
+    if (id == 0) TRY(vcpu->set_state(plan.state));
+    vcpus_.push_back(std::make_unique<VcpuThread>(id, std::move(vcpu), exits));
   }
-  stop();
-}
-
-void Machine::stop() {
-  stopping_.store(true, std::memory_order_release);
-  if (vcpu_) vcpu_->kick();
-}
-
-Result<MachineEnd> Machine::run() {
-  std::thread devices([this] {
-    if (const auto ran = loop_->run(); !ran) end({.reason = EndReason::kFailed, .text = ran.error().chain()});
-  });
-  std::thread vcpu([this] { run_vcpu(); });
-  vcpu.join();
-  // What the guest sent before its end still goes out.
-  if (console_ != nullptr) console_->flush(kFlushMilliseconds);
-  if (vsock_ != nullptr) vsock_->flush(kFlushMilliseconds);
-  loop_->stop();
-  devices.join();
-  stats_.instructions = vcpu_->retired_instructions();
-  terminal_.reset();
-  const std::lock_guard lock(end_mutex_);
-  return end_.value_or(MachineEnd{.reason = EndReason::kStopped, .text = {}});
+  return {};
 }
 
 }  // namespace smol::vmm

@@ -1,12 +1,12 @@
-// The assembler: a MachineConfig becomes memory, buses, devices, a Vm and its vCPU thread; run() waits for the machine's end.
+// The assembler: a MachineConfig becomes memory, buses, devices, a Vm and its vCPU threads; run() waits for the machine's end.
 //
 // Each kind of device has an add_<device>.cc of its own; this header is all that they share.
-// Threads (docs/threads.md): the caller's, which waits; "vcpu0", which runs the guest and serves the buses; "devices", the event loop
+// Threads (docs/threads.md): the caller's, which waits; "vcpuN", which run the guest and serve the buses; "devices", the event loop
 // of queues, consoles and sockets.
 #pragma once
 
-#include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -23,6 +23,7 @@
 #include "vmm/config.h"
 #include "vmm/line.h"
 #include "vmm/stats.h"
+#include "vmm/vcpu_thread.h"
 
 namespace smol::devices::legacy {
 class Uart16550;
@@ -42,7 +43,7 @@ struct MachineEnd {
   std::string text;      // kFailed: what happened
 };
 
-class Machine : private devices::legacy::MachineEvents {
+class Machine : private devices::legacy::MachineEvents, private VcpuExits {
  public:
   // Builds everything; nothing runs yet. Errors name the part and what to do.
   static Result<std::unique_ptr<Machine>> create(const MachineConfig& config);
@@ -50,12 +51,29 @@ class Machine : private devices::legacy::MachineEvents {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  // Runs until the guest ends the machine or stop() is called.
+  // A machine runs once: start(), then wait() for its end, which the guest, stop() or a failure brings. run() is both.
+  // paused: the vCPUs stand in front of their first instruction until resume().
+  Result<> start(bool paused = false);
+  MachineEnd wait();
   Result<MachineEnd> run();
   // Any thread, async-signal-safe.
   void stop();
+  // Called once, when the machine's end is decided, on whichever thread decided it, maybe with a device's lock held: it may only note
+  // and wake. Not called for stop(). Before start().
+  void on_end(std::function<void()> observer) { end_observer_ = std::move(observer); }
 
-  const Stats& stats() const { return stats_; }
+  // While a started machine lives; any thread but a vCPU's or the device loop's. When pause() returns, every vCPU stands between two
+  // instructions with its accesses served, and the device loop serves nothing but functions posted to it, so memory and devices stand
+  // still as far as their own threads go. Pausing a paused machine and resuming a running one are errors; so is either on one that
+  // has ended.
+  Result<> pause();
+  Result<> resume();
+  bool paused() const { return paused_.load(std::memory_order_acquire); }
+  // A non-maskable interrupt to every vCPU (as Cloud Hypervisor's vm.nmi).
+  Result<> nmi();
+
+  // A sum over the vCPUs, any time, any thread.
+  Stats stats() const;
 
  private:
   explicit Machine(const MachineConfig& config) : config_(config) {}
@@ -77,12 +95,14 @@ class Machine : private devices::legacy::MachineEvents {
   devices::InterruptLine& line(u32 gsi);
   Result<> add_port_device(std::unique_ptr<devices::Device> device, u64 port, u64 size);
 
-  // vcpu_thread.cc
-  void run_vcpu();
-  Result<bool> serve(const hypervisor::Exit& exit);
+  // VcpuExits (run.cc)
+  Result<bool> serve(u32 vcpu, const hypervisor::Exit& exit) override;
+  void vcpu_failed(u32 vcpu, const Error& error) override;
   void serve_port(const hypervisor::ExitPortIo& io);
   void serve_mmio(const hypervisor::ExitMmio& io);
   void end(MachineEnd reason);
+  void wait_for_threads();
+  bool ended() const { return stopping_.load(std::memory_order_acquire); }
 
   // devices::legacy::MachineEvents
   void reset_requested() override { end({.reason = EndReason::kReset, .text = {}}); }
@@ -94,12 +114,12 @@ class Machine : private devices::legacy::MachineEvents {
   void write_serial(ConstByteSpan bytes);
 
   const MachineConfig config_;
-  Stats stats_;
+  std::string accel_;
   std::unique_ptr<base::EventLoop> loop_;
   std::unique_ptr<memory::GuestMemory> memory_;
   std::unique_ptr<hypervisor::Hypervisor> hypervisor_;
   std::unique_ptr<hypervisor::Vm> vm_;
-  std::unique_ptr<hypervisor::Vcpu> vcpu_;
+  std::vector<std::unique_ptr<VcpuThread>> vcpus_;
   devices::Bus ports_{"port"}, mmio_{"MMIO"};
   std::deque<Line> lines_;
   std::vector<std::unique_ptr<devices::Device>> owned_;
@@ -113,7 +133,17 @@ class Machine : private devices::legacy::MachineEvents {
   int serial_out_ = -1;
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread
 
+  std::thread devices_thread_;
+  std::mutex pause_mutex_;  // of start, pause, resume
+  bool started_ = false;
+  std::atomic<bool> paused_{false};
+
+  mutable std::mutex marks_mutex_;  // how init was reached
+  std::optional<u64> ns_to_init_, instructions_to_init_;
+  u64 exits_to_init_ = 0;
+
   std::atomic<bool> stopping_{false};
+  std::function<void()> end_observer_;
   std::mutex end_mutex_;
   std::optional<MachineEnd> end_;
 };

@@ -161,8 +161,8 @@ Result<> parse_cpus(std::string_view text, MachineConfig& config) {
   TRY_ASSIGN(const OptionList list, OptionList::parse("--cpus", text, {"boot", "max", "model"}));
   TRY_ASSIGN(const u64 boot, list.number("boot", 1));
   TRY_ASSIGN(const u64 max, list.number("max", boot));
-  if (boot == 0 || max != boot) return fail("--cpus: boot={} with max={}: CPUs cannot be added yet", boot, max);
-  if (boot > 1024) return fail("--cpus: boot={} is too many", boot);
+  if (boot == 0 || boot > kMostCpus) return fail("--cpus: boot={}: a machine has 1 to {} CPUs", boot, kMostCpus);
+  if (max != boot) return fail("--cpus: boot={} with max={}: CPUs cannot be added yet", boot, max);
   config.cpus = static_cast<u32>(boot);
   TRY_ASSIGN(config.model, hypervisor::parse_cpu_model(list.text("model", "host")));
   return {};
