@@ -2,11 +2,10 @@
 // yet are known by name, so that their use is refused with a sentence and not with "unknown flag".
 #include "flags.h"
 
-#include <time.h>
-
 #include <CLI/CLI.hpp>
 
 #include "base/log.h"
+#include "base/time.h"
 #include "vmm/options.h"
 
 namespace smol_vmm {
@@ -25,12 +24,6 @@ struct Texts {
   int verbosity = 0;
   bool version = false;
 };
-
-u64 now_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
-}
 
 void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--kernel", config.kernel, "kernel: ELF with a PVH note, Linux bzImage, or Multiboot 1")->type_name("FILE");
@@ -76,7 +69,7 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
   if (!texts.vsock.empty()) {
     TRY_ASSIGN(config.vsock, vmm::parse_vsock(texts.vsock));
   }
-  if (config.started_at == 0) config.started_at = now_ns();
+  if (config.started_at == 0) config.started_at = base::monotonic_ns();
   return {};
 }
 

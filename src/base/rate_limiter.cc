@@ -1,8 +1,6 @@
 // Integer arithmetic throughout: size * elapsed fits 128 bits, and the remainder is carried.
 #include "base/rate_limiter.h"
 
-#include <time.h>
-
 #include <algorithm>
 
 namespace smol::base {
@@ -95,12 +93,6 @@ bool RateLimiter::try_take(u64 bytes, u64 now_ns) {
 u64 RateLimiter::wait_ns() const {
   const u64 wait = std::max(bandwidth_.wait_ns(), operations_.wait_ns());
   return wait == 0 ? 0 : std::max(wait, kLeastWaitNs);
-}
-
-u64 monotonic_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
 }
 
 }  // namespace smol::base

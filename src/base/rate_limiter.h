@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "base/time.h"
 
 namespace smol::base {
 
@@ -76,8 +77,5 @@ class RateLimiter {
   bool limits_ = false;
   TokenBucket bandwidth_, operations_;
 };
-
-// CLOCK_MONOTONIC.
-u64 monotonic_ns();
 
 }  // namespace smol::base

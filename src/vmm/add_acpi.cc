@@ -1,9 +1,8 @@
 // How the machine is described to its kernel. With ACPI: tables in memory, and the power management ports behind them. Without: the MP
 // table, and the virtio devices on the command line; our own small kernels are built without ACPI and start quicker.
-#include <time.h>
-
 #include "arch/x86_64/acpi.h"
 #include "arch/x86_64/mp_table.h"
+#include "base/time.h"
 #include "devices/legacy/acpi_pm.h"
 #include "vmm/machine.h"
 
@@ -17,19 +16,13 @@ namespace {
 // The tables name the registers' ports, the device has them; neither layer may include the other.
 static_assert(AcpiPm::kPort == x86::kAcpiPmPort);
 
-u64 monotonic_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
-}
-
 }  // namespace
 
 Result<> Machine::add_acpi() {
   if (config_.tables != Tables::kAcpi) return {};
   devices::legacy::MachineEvents& events = *this;
   return add_port_device(std::make_unique<AcpiPm>(events, line(x86::kAcpiIrq),
-                                                  devices::legacy::PowerButton::kEventDevice, monotonic_ns),
+                                                  devices::legacy::PowerButton::kEventDevice, base::monotonic_ns),
                          AcpiPm::kPort, AcpiPm::kSize);
 }
 

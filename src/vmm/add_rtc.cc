@@ -1,9 +1,8 @@
 // The real-time clock. Its model computes when it is asked; its interrupts come from a timer on the device loop that each write arms for
 // the next one that is due.
-#include <time.h>
-
 #include "arch/x86_64/memory_map.h"
 #include "base/event_loop.h"
+#include "base/time.h"
 #include "devices/legacy/rtc.h"
 #include "vmm/machine.h"
 
@@ -12,15 +11,9 @@ namespace {
 
 using devices::legacy::Rtc;
 
-u64 realtime_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_REALTIME, &time);
-  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
-}
-
 class TimedRtc final : public devices::Device {
  public:
-  TimedRtc(devices::InterruptLine& line, u64 low_memory) : rtc_(line, realtime_ns, low_memory) {}
+  TimedRtc(devices::InterruptLine& line, u64 low_memory) : rtc_(line, base::realtime_ns, low_memory) {}
 
   Result<> start(base::EventLoop& loop) {
     TRY_ASSIGN(timer_, base::Timer::create(loop, [this] {
@@ -49,7 +42,7 @@ class TimedRtc final : public devices::Device {
       return;
     }
     armed_ = true;
-    const u64 now = realtime_ns();
+    const u64 now = base::realtime_ns();
     timer_->arm(*deadline > now ? *deadline - now : 0);
   }
 

@@ -1,6 +1,5 @@
 // A machine's life: threads start, vCPUs' exits are served, the machine pauses, resumes and ends.
-#include <time.h>
-
+#include "base/time.h"
 #include "devices/legacy/debug_ports.h"
 #include "devices/virtio/console/console.h"
 #include "devices/virtio/vsock/vsock.h"
@@ -13,12 +12,6 @@ using hypervisor::Exit;
 namespace {
 
 constexpr int kFlushMilliseconds = 2000;
-
-u64 monotonic_ns() {
-  timespec time{};
-  ::clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
-}
 
 }  // namespace
 
@@ -73,7 +66,7 @@ void Machine::boot_marker(u8 value) {
   if (value != devices::legacy::BootMarker::kInitReached) return;
   const std::lock_guard lock(marks_mutex_);
   if (ns_to_init_) return;
-  ns_to_init_ = monotonic_ns() - config_.started_at;
+  ns_to_init_ = base::monotonic_ns() - config_.started_at;
   u64 instructions = 0;
   for (const auto& vcpu : vcpus_) {
     exits_to_init_ += vcpu->all_exits();

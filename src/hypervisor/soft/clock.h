@@ -3,9 +3,7 @@
 // TSC value is a time in nanoseconds; the APIC timer's and the PIT's inputs are derived from it too.
 #pragma once
 
-#include <time.h>
-
-#include "base/bytes.h"
+#include "base/time.h"
 
 namespace smol::hypervisor::soft {
 
@@ -21,11 +19,7 @@ class Clock {
   // Deterministic mode: `instructions` more were retired, or HLT skipped some time.
   void advance(u64 ns) { virtual_ns_ += ns; }
 
-  static u64 host_ns() {
-    timespec time{};
-    ::clock_gettime(CLOCK_MONOTONIC, &time);
-    return static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec);
-  }
+  static u64 host_ns() { return base::monotonic_ns(); }
 
  private:
   const bool deterministic_;

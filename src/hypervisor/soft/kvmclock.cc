@@ -1,6 +1,6 @@
 #include "hypervisor/soft/kvmclock.h"
 
-#include <time.h>
+#include "base/time.h"
 
 namespace smol::hypervisor::soft {
 namespace {
@@ -49,9 +49,7 @@ bool KvmClock::write_msr(u32 index, u64 value, u64 tsc, u64 now) {
   }
   if (index == kMsrWall || index == kMsrWallOld) {
     wall_ = value;
-    timespec time{};
-    ::clock_gettime(CLOCK_REALTIME, &time);
-    const u64 at_zero = static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec) - now;
+    const u64 at_zero = base::realtime_ns() - now;
     const WallClock wall{.seconds = static_cast<u32>(at_zero / 1'000'000'000),
                          .nanoseconds = static_cast<u32>(at_zero % 1'000'000'000)};
     (void)memory_.store(memory::GuestPhysical(value), wall);  // bad address: the guest's loss

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <chrono>
 
 #include "base/check.h"
+#include "base/time.h"
 #include "devices/virtio/vsock/vsock.h"
 
 namespace smol::devices::virtio {
@@ -18,10 +18,6 @@ constexpr u64 kMaxCid = 0xfffffffe;
 constexpr std::size_t kMaxGreeting = 32;  // "CONNECT 4294967295\n" has 19
 constexpr u64 kRetryNs = 5'000'000;       // while a host listener's backlog is full
 constexpr u64 kGiveUpNs = 2'000'000'000;
-
-u64 now_ns() {
-  return static_cast<u64>(std::chrono::steady_clock::now().time_since_epoch().count());
-}
 
 // "CONNECT <port>", without the newline; false when it is not that.
 bool parse_greeting(std::string_view line, u32& port) {
@@ -273,7 +269,7 @@ void Vsock::connect_out(Connection& connection) {
     queue_control(connection, Connection::kSendResponse);
     return watch(connection);
   }
-  const u64 now = now_ns();
+  const u64 now = base::monotonic_ns();
   if (connection.deadline_ns == 0) connection.deadline_ns = now + kGiveUpNs;
   if (socket.error().error_number() == EAGAIN && now < connection.deadline_ns) {
     retry_timer_->arm(kRetryNs);
@@ -296,7 +292,7 @@ void Vsock::retry_connects() {
 
 void Vsock::flush(int timeout_ms) {
   std::lock_guard lock(mutex());
-  const u64 deadline = now_ns() + static_cast<u64>(std::max(timeout_ms, 0)) * 1'000'000;
+  const u64 deadline = base::monotonic_ns() + static_cast<u64>(std::max(timeout_ms, 0)) * 1'000'000;
   do {
     if (host_ != nullptr && queues_[kTransmitQueue].has_available()) {
       transmit();
@@ -313,12 +309,12 @@ void Vsock::flush(int timeout_ms) {
       if (host_ == nullptr || !queues_[kTransmitQueue].has_available() || transmit_stalled_) return;
       continue;
     }
-    const u64 now = now_ns();
+    const u64 now = base::monotonic_ns();
     const int left = now < deadline ? static_cast<int>((deadline - now) / 1'000'000) : 0;
     if (::poll(entries.data(), entries.size(), left) <= 0) return;
     for (std::size_t i = 0; i < ids.size(); ++i)
       if (entries[i].revents != 0) host_progress(*connections_.at(ids[i]));
-  } while (now_ns() < deadline);
+  } while (base::monotonic_ns() < deadline);
 }
 
 }  // namespace smol::devices::virtio
