@@ -1,125 +1,233 @@
-// The verb table over CLI11.
+// The verb table over CLI11, which throws and is slow to compile: it is known in this unit alone.
 #include "cli.h"
 
-#include <CLI/CLI.hpp>
-
 #include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <deque>
 
 namespace smolvm {
 namespace {
 
-// Spellings that users of this tool family know and that are not there yet: refused by name.
-constexpr const char* kNotYet[] = {"-I", "--image", "--from", "-n", "--name", "-d", "--detach", "-v", "--volume", "-p",
-                                   "--port", "--net", "--net-backend", "--dns", "--network", "--allow-cidr", "--allow-host",
-                                   "--storage", "--overlay", "-s", "--smolfile", "--gpu", "--ssh-agent", "--secret-env",
-                                   "--secret-file", "--unprivileged"};
+// Where an option's value lands; CLI11 wants addresses that stay.
+struct Slot {
+  const Option* option;
+  bool flag = false;
+  std::string text{};
+  std::vector<std::string> texts{};
+  CLI::Option* handle = nullptr;
+};
 
-void declare_run(CLI::App& run, MachineRun& request) {
-  run.add_option("--cpus", request.cpus, "number of CPUs (1)");
-  run.add_option("--mem", request.memory_mib, "memory in MiB (256)")->type_name("MIB");
-  run.add_option("-e,--env", request.environment, "environment entry; K alone copies it from here")->type_name("K=V")
-      ->allow_extra_args(false);
-  run.add_option("-w,--workdir", request.directory, "working directory")->type_name("DIR");
-  run.add_option("--user", request.user, "uid, uid:gid, name or name:group")->type_name("USER");
-  run.add_option("--hostname", request.hostname, "the guest's host name")->type_name("NAME");
-  run.add_option("--rootfs", request.rootfs,
-                 "root file system: a directory (copied into guest memory) or a file system image (read-only, writes go to "
-                 "memory)")->type_name("DIR|FILE");
-  run.add_option("--kernel", request.kernel, "kernel instead of our own")->type_name("FILE");
-  run.add_option("--initrd", request.initrd,
-                 "initial root file system, unpacked over the default image; without a command it is used alone, on the "
-                 "serial console")->type_name("FILE");
-  run.add_option("--append", request.append, "words for the kernel's command line")->type_name("TEXT");
-  run.add_option("--accel", request.accel, "auto, kvm or soft")->type_name("NAME");
-  run.add_flag("-i,--interactive", request.interactive, "give the command our standard input");
-  run.add_flag("-t,--tty", request.tty, "run the command on a terminal");
-  run.add_option("--timeout", request.timeout, "end the machine after this time, exit status 124")->type_name("30s|500ms|2m|1h");
-  run.add_option("--stats", request.stats, "write counters as JSON when the machine ends")->type_name("FILE");
-  run.add_flag("--boot-time", request.boot_time, "say on standard error how long boot took");
-  run.add_flag("--verbose", request.verbose, "show the kernel's messages on standard error");
-  run.footer("The command follows, best after --; default: sh. Exit status: the command's; 128+N for signal N; 124 after a\n"
-             "timeout; 125-127 as a shell has them; 1 for what went wrong before.");
+struct Tree {
+  CLI::App app{"smolvm runs Linux microVMs.", "smolvm"};
+  std::map<const Verb*, CLI::App*> apps;
+  std::map<const Verb*, std::deque<Slot>> slots;
+  std::map<const Verb*, std::vector<std::string>> words;
+};
+
+std::string whole_number(std::string& text) {
+  const bool digits =
+      !text.empty() && text.size() <= 18 &&
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits ? "" : fmt::format("'{}' is no whole number", text);
 }
 
-int usage_error(std::string_view text) {
-  fmt::print(stderr, "Error: {}\nTry 'smolvm --help'.\n", text);
-  return 2;
+void add_aliases(CLI::App& app, const char* aliases) {
+  for (const std::string_view alias : split(aliases, ',')) app.alias(std::string(alias));
 }
 
-// Where the command begins in argv (argc: there is none): behind `--`, or at the first word that is neither an option nor its value.
-// What stands before it is for the parser.
-int command_start(const CLI::App& run, int argc, char** argv, int first) {
+void declare_option(CLI::App& app, Slot& slot) {
+  const Option& option = *slot.option;
+  switch (option.takes) {
+    case Takes::kFlag:
+      slot.handle = app.add_flag(option.names, slot.flag, option.help);
+      return;
+    case Takes::kText:
+      slot.handle = app.add_option(option.names, slot.text, option.help);
+      break;
+    case Takes::kNumber:
+      slot.handle = app.add_option(option.names, slot.text, option.help)
+                        ->check(CLI::Validator(whole_number, ""));
+      break;
+    case Takes::kTexts:
+      slot.handle = app.add_option(option.names, slot.texts, option.help)->allow_extra_args(false);
+      break;
+    case Takes::kRefused:
+      if (option.value[0] == '\0') {
+        slot.handle = app.add_flag(option.names, slot.flag, "")->group("");
+      } else {
+        slot.handle = app.add_option(option.names, slot.text, "")->group("");
+      }
+      return;
+  }
+  slot.handle->type_name(option.value);
+}
+
+void declare_verb(Tree& tree, CLI::App& parent, const Verb& verb) {
+  const std::string_view path = verb.path;
+  const std::string name(path.substr(path.rfind(' ') + 1));
+  auto* const app = parent.add_subcommand(name, verb.summary);
+  add_aliases(*app, verb.aliases);
+  if (verb.run == nullptr) app->group("")->allow_extras();
+  tree.apps[&verb] = app;
+  for (const auto& part : verb.options)
+    for (const Option& option : part) {
+      Slot& slot = tree.slots[&verb].emplace_back(Slot{.option = &option});
+      declare_option(*app, slot);
+    }
+  auto& words = tree.words[&verb];
+  if (verb.takes_words == Words::kMachine || verb.takes_words == Words::kMachineCommand) {
+    app->add_option("machine", words, "the machine's name")
+        ->expected(0, 1)
+        ->type_name("")
+        ->group("");
+  } else if (verb.takes_words == Words::kFixed) {
+    app->add_option("words", words, "")
+        ->required()
+        ->expected(static_cast<int>(split(verb.words, ' ').size()))
+        ->type_name("")
+        ->group("");
+  }
+}
+
+void build(Tree& tree) {
+  tree.app.require_subcommand(1);
+  std::map<std::string_view, CLI::App*> parents{{"", &tree.app}};
+  for (const Group& group : groups()) {
+    auto* const app = tree.app.add_subcommand(group.path, group.summary);
+    add_aliases(*app, group.aliases);
+    app->require_subcommand(1);
+    parents[group.path] = app;
+  }
+  for (const Verb& verb : verbs()) {
+    const std::string_view path = verb.path;
+    const std::size_t space = path.rfind(' ');
+    declare_verb(tree, *parents.at(space == std::string_view::npos ? "" : path.substr(0, space)),
+                 verb);
+  }
+}
+
+// The verb that the first words name, and how many they are.
+std::pair<const Verb*, int> find_verb(int argc, const char* const* argv) {
+  const auto is = [](std::string_view word, std::string_view name, std::string_view aliases) {
+    const auto others = split(aliases, ',');
+    return word == name || std::find(others.begin(), others.end(), word) != others.end();
+  };
+  for (const Verb& verb : verbs()) {
+    const auto parts = split(verb.path, ' ');
+    if (argc <= static_cast<int>(parts.size())) continue;
+    bool same = is(argv[parts.size()], parts.back(), verb.aliases);
+    if (parts.size() == 2)
+      for (const Group& group : groups())
+        if (group.path == parts[0]) same = same && is(argv[1], group.path, group.aliases);
+    if (same) return {&verb, static_cast<int>(parts.size()) + 1};
+  }
+  return {nullptr, argc};
+}
+
+// Where the command begins in argv (argc: there is none): behind `--`, or at the first word that is
+// neither an option nor its value. What stands before it is for the parser.
+int command_start(const CLI::App& app, int argc, const char* const* argv, int first) {
   for (int i = first; i < argc; ++i) {
     const std::string word(argv[i]);
     if (word == "--" || word.size() < 2 || word[0] != '-') return i;
-    const CLI::Option* const option = run.get_option_no_throw(word);
-    if (option != nullptr && option->get_expected_max() > 0 && option->get_items_expected_max() > 0) ++i;
+    const CLI::Option* const option = app.get_option_no_throw(word);
+    if (option != nullptr && option->get_expected_max() > 0 && option->get_items_expected_max() > 0)
+      ++i;
   }
   return argc;
 }
 
-std::optional<std::string> unsupported(int argc, char** argv, int first) {
+int dashes(int argc, const char* const* argv, int first) {
   for (int i = first; i < argc; ++i)
-    for (const std::string_view flag : kNotYet)
-      if (const std::string_view word(argv[i]); word == flag || word.starts_with(std::string(flag) + "="))
-        return fmt::format("{} is not supported yet", flag);
-  return std::nullopt;
+    if (std::string_view(argv[i]) == "--") return i;
+  return -1;
+}
+
+Parsed usage_error(std::string_view text) {
+  Parsed parsed;
+  parsed.exit_status = 2;
+  parsed.errors = fmt::format("Error: {}\nTry 'smolvm --help'.\n", text);
+  return parsed;
+}
+
+// The words name no verb: how far they made sense.
+Parsed unknown_verb(int argc, const char* const* argv) {
+  if (argc < 2) return usage_error("a verb is missing");
+  std::string path = argv[1];
+  for (const Group& group : groups()) {
+    const auto aliases = split(group.aliases, ',');
+    if (path != group.path && std::find(aliases.begin(), aliases.end(), path) == aliases.end())
+      continue;
+    if (argc < 3) return usage_error(fmt::format("a verb is missing behind '{}'", path));
+    path += fmt::format(" {}", argv[2]);
+  }
+  return usage_error(fmt::format("unknown verb '{}'", path));
+}
+
+const Option* refused(const std::deque<Slot>& slots) {
+  for (const Slot& slot : slots)
+    if (slot.option->takes == Takes::kRefused && slot.handle->count() > 0) return slot.option;
+  return nullptr;
+}
+
+void collect(const std::deque<Slot>& slots, Invocation& invocation) {
+  for (const Slot& slot : slots) {
+    if (slot.handle->count() == 0) continue;
+    auto& values = invocation.values[std::string(key_of(*slot.option))];
+    if (slot.option->takes == Takes::kTexts) {
+      values.insert(values.end(), slot.texts.begin(), slot.texts.end());
+    } else if (slot.option->takes != Takes::kFlag) {
+      values.push_back(slot.text);
+    }
+  }
+}
+
+Parsed help(const CLI::App& app) {
+  std::string path;
+  const CLI::App* asked = &app;
+  while (!asked->get_subcommands().empty()) {
+    asked = asked->get_subcommands().front();
+    path += (path.empty() ? "" : " ") + asked->get_name();
+  }
+  Parsed parsed;
+  parsed.out = help_text(path);
+  return parsed;
 }
 
 }  // namespace
 
-Parsed parse(int argc, char** argv) {
-  Parsed parsed;
-  CLI::App app{"smolvm runs Linux microVMs.", "smolvm"};
-  app.require_subcommand(1);
-  MachineRun run;
-  Doctor doctor;
-  KernelPath kernel;
-  auto* const machine = app.add_subcommand("machine", "machines")->alias("vm");
-  machine->require_subcommand(1);
-  auto* const run_command = machine->add_subcommand("run", "run a command in a fresh machine");
-  declare_run(*run_command, run);
-  auto* const doctor_command = app.add_subcommand("doctor", "say what this host offers and what will be used");
-  doctor_command->add_flag("--json", doctor.json, "as JSON");
-  auto* const version_command = app.add_subcommand("version", "print the version");
-  auto* const kernel_command = app.add_subcommand("kernel", "guest kernels");
-  kernel_command->require_subcommand(1);
-  auto* const path_command = kernel_command->add_subcommand("path", "print a kernel's path: an ELF file with a PVH note");
-  path_command->add_option("name", kernel.name, "micro or full")->required();
-  const bool runs = argc > 2 && (std::string_view(argv[1]) == "machine" || std::string_view(argv[1]) == "vm") &&
-                    std::string_view(argv[2]) == "run";
-  int options_end = argc;
-  if (runs) {
-    options_end = command_start(*run_command, argc, argv, 3);
-    int command = options_end;
-    if (command < argc && std::string_view(argv[command]) == "--") ++command;
-    run.command.assign(argv + command, argv + argc);
-    if (const auto flag = unsupported(options_end, argv, 3)) {
-      parsed.exit_status = usage_error(*flag);
-      return parsed;
-    }
+Parsed parse(int argc, const char* const* argv) {
+  Tree tree;
+  build(tree);
+  Invocation invocation;
+  const auto [verb, first] = find_verb(argc, argv);
+  int end = argc;
+  if (verb != nullptr && verb->run == nullptr)
+    return usage_error(fmt::format("'{}' is not supported yet", verb->path));
+  if (verb != nullptr &&
+      (verb->takes_words == Words::kCommand || verb->takes_words == Words::kMachineCommand)) {
+    end = verb->takes_words == Words::kMachineCommand ? dashes(argc, argv, first) : -1;
+    if (end < 0) end = command_start(*tree.apps[verb], argc, argv, first);
+    const int command = end < argc && std::string_view(argv[end]) == "--" ? end + 1 : end;
+    invocation.command.assign(argv + command, argv + argc);
   }
   try {
-    app.parse(options_end, argv);
+    tree.app.parse(end, argv);
   } catch (const CLI::CallForHelp&) {
-    const CLI::App* asked = &app;
-    for (const CLI::App* const part : {machine, run_command, doctor_command, version_command, kernel_command, path_command})
-      if (part->parsed()) asked = part;
-    fmt::print("{}", asked->help());
-    return parsed;
-  } catch (const CLI::ParseError& error) {
-    parsed.exit_status = usage_error(error.what());
-    return parsed;
+    return help(tree.app);
+  } catch (const CLI::Error& error) {
+    return verb == nullptr ? unknown_verb(argc, argv) : usage_error(error.what());
   }
-  if (run_command->parsed()) {
-    parsed.request = run;
-  } else if (doctor_command->parsed()) {
-    parsed.request = doctor;
-  } else if (version_command->parsed()) {
-    parsed.request = Version{};
-  } else {
-    parsed.request = kernel;
-  }
+  if (verb == nullptr || !tree.apps[verb]->parsed()) return usage_error("the verb must come first");
+  if (const Option* const option = refused(tree.slots[verb]); option != nullptr)
+    return usage_error(fmt::format("{} is not supported yet", split(option->names, ',').back()));
+  invocation.verb = verb;
+  invocation.words = tree.words[verb];
+  collect(tree.slots[verb], invocation);
+  Parsed parsed;
+  parsed.invocation = std::move(invocation);
   return parsed;
 }
 

@@ -1,9 +1,13 @@
-// The command line of smolvm as typed requests. One unit (cli.cc) knows the parser.
+// The command line as a value. The verb table (verbs.cc) says which verbs there are, with which
+// options; one unit (cli.cc) knows the parser; help, shell completion and man pages are made from
+// the same table.
 #pragma once
 
+#include <map>
 #include <optional>
+#include <span>
 #include <string>
-#include <variant>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -11,39 +15,112 @@
 
 namespace smolvm {
 
+using smol::Result;
 using smol::u64;
 
-struct MachineRun {
-  u64 cpus = 1;
-  u64 memory_mib = 256;
-  std::vector<std::string> environment;  // "K=V", or "K": taken from our own environment
-  std::string directory, user, hostname;
-  std::string rootfs, kernel, initrd, append;
-  std::string accel = "auto";
-  bool interactive = false, tty = false, verbose = false, boot_time = false;
-  std::string timeout, stats;
-  std::vector<std::string> command;
-};
-struct Doctor {
-  bool json = false;
-};
-struct Version {};
-struct KernelPath {
-  std::string name;
+enum class Takes {
+  kFlag,
+  kText,
+  kNumber,   // whole, decimal
+  kTexts,    // may be repeated
+  kRefused,  // a spelling that users of this tool family know and that is not there yet
 };
 
-using Request = std::variant<MachineRun, Doctor, Version, KernelPath>;
+struct Option {
+  const char* names;  // "-n,--name"; the last one, without dashes, is its key
+  Takes takes;
+  const char* value;  // placeholder; "" for flags
+  const char* help;
+};
+
+// What plain words mean to a verb.
+enum class Words {
+  kNone,
+  kMachine,         // at most one: the machine's name, as --name
+  kMachineCommand,  // behind `--` a command, before it at most one machine name; without `--` all
+                    // of it is the command
+  kCommand,         // a command, best after --
+  kFixed,           // exactly as many as `words` names
+};
+
+struct Invocation;
+using Handler = Result<int> (*)(const Invocation&);
+
+struct Verb {
+  const char* path;     // "machine create"
+  const char* aliases;  // of its last word: "rm", comma separated
+  const char* summary;
+  Words takes_words;
+  const char* words;  // for help: "[NAME]", "SRC DST"
+  std::vector<std::span<const Option>> options;
+  Handler run;  // nullptr: not there yet
+  const char* more = "";
+};
+
+struct Group {
+  const char* path;
+  const char* aliases;
+  const char* summary;
+};
+
+std::span<const Verb> verbs();
+std::span<const Group> groups();
+// "--volume" of "-v,--volume"; "volume"; {"-v", "--volume"}.
+std::string_view key_of(const Option& option);
+std::vector<std::string_view> split(std::string_view text, char separator);
+
+// What was asked for.
+struct Invocation {
+  const Verb* verb = nullptr;
+  std::map<std::string, std::vector<std::string>, std::less<>> values;
+  std::vector<std::string> words;
+  std::vector<std::string> command;
+  u64 started_at = 0;  // CLOCK_MONOTONIC ns
+
+  bool has(std::string_view key) const { return values.contains(key); }
+  std::string text(std::string_view key, std::string_view otherwise = "") const;
+  u64 number(std::string_view key, u64 otherwise) const;
+  const std::vector<std::string>& list(std::string_view key) const;
+  // --name, else the plain word, else "default"; both and different: an Error.
+  Result<std::string> machine() const;
+};
 
 struct Parsed {
-  std::optional<Request> request;
-  int exit_status = 0;  // when there is no request: 0 after --help, 2 after a usage error (already told)
+  std::optional<Invocation> invocation;
+  int exit_status = 0;      // where there is no invocation: 0 after --help, 2 after a usage error
+  std::string out, errors;  // what to print then
 };
-Parsed parse(int argc, char** argv);
+// Reads argv and nothing else: no file, no output.
+Parsed parse(int argc, const char* const* argv);
 
-// The verbs; each returns the exit status or the error that main prints.
-smol::base::Result<int> run_verb(const MachineRun& request, u64 started_at);
-smol::base::Result<int> run_verb(const Doctor& request);
-smol::base::Result<int> run_verb(const KernelPath& request);
-smol::base::Result<std::string> find_kernel(const std::string& name);
+// What --help prints for "", a group's or a verb's path.
+std::string help_text(std::string_view path);
+
+Result<std::string> find_kernel(const std::string& name);
+
+Result<int> run_doctor(const Invocation& invocation);
+Result<int> run_version(const Invocation& invocation);
+Result<int> run_kernel_path(const Invocation& invocation);
+Result<int> run_completion(const Invocation& invocation);
+Result<int> run_man(const Invocation& invocation);
+Result<int> run_machine_run(const Invocation& invocation);
+Result<int> run_machine_create(const Invocation& invocation);
+Result<int> run_machine_start(const Invocation& invocation);
+Result<int> run_machine_stop(const Invocation& invocation);
+Result<int> run_machine_delete(const Invocation& invocation);
+Result<int> run_machine_shell(const Invocation& invocation);
+Result<int> run_machine_pause(const Invocation& invocation);
+Result<int> run_machine_resume(const Invocation& invocation);
+Result<int> run_machine_exec(const Invocation& invocation);
+Result<int> run_machine_status(const Invocation& invocation);
+Result<int> run_machine_list(const Invocation& invocation);
+Result<int> run_machine_update(const Invocation& invocation);
+Result<int> run_machine_cp(const Invocation& invocation);
+Result<int> run_machine_images(const Invocation& invocation);
+Result<int> run_machine_prune(const Invocation& invocation);
+Result<int> run_machine_monitor(const Invocation& invocation);
+Result<int> run_machine_egress_events(const Invocation& invocation);
+Result<int> run_machine_data_dir(const Invocation& invocation);
+Result<int> run_machine_logs(const Invocation& invocation);
 
 }  // namespace smolvm

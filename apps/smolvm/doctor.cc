@@ -40,7 +40,8 @@ Findings examine() {
 void print_json(const Findings& found) {
   nlohmann::json out;
   out["accel"] = found.accel;
-  out["kvm"] = {{"status", name_of(found.kvm.fitness)}, {"reason", found.kvm.reason},
+  out["kvm"] = {{"status", name_of(found.kvm.fitness)},
+                {"reason", found.kvm.reason},
                 {"ring0_instructions_per_second", found.kvm.ring0_speed},
                 {"ring3_instructions_per_second", found.kvm.ring3_speed},
                 {"probe_ns", found.kvm.probe_nanoseconds}};
@@ -53,18 +54,24 @@ void print_json(const Findings& found) {
 
 }  // namespace
 
-Result<int> run_verb(const Doctor& request) {
+Result<int> run_doctor(const Invocation& invocation) {
   const Findings found = examine();
-  if (request.json) {
+  if (invocation.has("json")) {
     print_json(found);
   } else {
     fmt::print("host:        {}, {} MiB of memory\n", found.host, found.memory_mib);
     fmt::print("KVM:         {}: {}\n", name_of(found.kvm.fitness), found.kvm.reason);
-    fmt::print("machines on: {}\n", found.accel == "kvm" ? "KVM" : "the software CPU (works everywhere)");
+    fmt::print("machines on: {}\n",
+               found.accel == "kvm" ? "KVM" : "the software CPU (works everywhere)");
     fmt::print("monitor:     {}\n", found.monitor);
     fmt::print("kernel:      {}\n", found.kernel.empty() ? found.kernel_problem : found.kernel);
   }
   return found.kernel.empty() ? 1 : 0;
+}
+
+Result<int> run_version(const Invocation&) {
+  fmt::print("smolvm {}\n", SMOL_VERSION);
+  return 0;
 }
 
 }  // namespace smolvm

@@ -5,27 +5,16 @@
 
 #include "cli.h"
 
-namespace {
-
-using namespace smolvm;
-
-smol::Result<int> dispatch(const Request& request, smol::u64 started_at) {
-  if (const auto* run = std::get_if<MachineRun>(&request)) return run_verb(*run, started_at);
-  if (const auto* doctor = std::get_if<Doctor>(&request)) return run_verb(*doctor);
-  if (const auto* kernel = std::get_if<KernelPath>(&request)) return run_verb(*kernel);
-  std::printf("smolvm %s\n", SMOL_VERSION);
-  return 0;
-}
-
-}  // namespace
-
 int main(int argc, char** argv) {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
-  const Parsed parsed = parse(argc, argv);
-  if (!parsed.request) return parsed.exit_status;
-  const auto status = dispatch(*parsed.request, static_cast<smol::u64>(now.tv_sec) * 1'000'000'000 +
-                                                    static_cast<smol::u64>(now.tv_nsec));
+  smolvm::Parsed parsed = smolvm::parse(argc, argv);
+  std::fputs(parsed.out.c_str(), stdout);
+  std::fputs(parsed.errors.c_str(), stderr);
+  if (!parsed.invocation) return parsed.exit_status;
+  parsed.invocation->started_at =
+      static_cast<smol::u64>(now.tv_sec) * 1'000'000'000 + static_cast<smol::u64>(now.tv_nsec);
+  const auto status = parsed.invocation->verb->run(*parsed.invocation);
   if (!status) {
     std::fprintf(stderr, "Error: %s\n", status.error().chain().c_str());
     return 1;

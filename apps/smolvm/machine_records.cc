@@ -1,0 +1,331 @@
+// Verbs that read and write records: create, status, ls, update, delete, data-dir, images, prune.
+#include <unistd.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/terminal.h"
+#include "machines/data_dir.h"
+#include "options.h"
+
+namespace smolvm {
+namespace {
+
+using namespace smol;
+using machines::Record;
+using machines::State;
+using nlohmann::json;
+
+bool runs(const Record& record) {
+  return record.state == State::kRunning || record.state == State::kPaused;
+}
+
+json pairs_json(const machines::Pairs& pairs) {
+  json out = json::object();
+  for (const auto& [key, value] : pairs) out[key] = value;
+  return out;
+}
+
+std::string time_text(i64 ms) {
+  if (ms == 0) return "";
+  const time_t seconds = static_cast<time_t>(ms / 1000);
+  tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  char text[32];
+  ::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+json time_json(i64 ms) { return ms == 0 ? json(nullptr) : json(time_text(ms)); }
+
+json network_json(const machines::Network& network) {
+  return {{"enabled", network.enabled},
+          {"network", network.segment},
+          {"dns", network.dns},
+          {"allow_cidr", network.allow_cidr},
+          {"allow_host", network.allow_host}};
+}
+
+// One shape for `status --json` and `ls --json`. Names of environment entries and secrets are
+// shown, their values are not.
+json record_json(const Record& record, const std::string& folder) {
+  const auto& spec = record.spec;
+  json mounts = json::array(), ports = json::array(), environment = json::array();
+  for (const auto& v : spec.volumes)
+    mounts.push_back({{"host", v.host}, {"guest", v.guest}, {"read_only", v.read_only}});
+  for (const auto& p : spec.ports)
+    ports.push_back({{"address", p.address},
+                     {"host", p.host},
+                     {"guest", p.guest},
+                     {"protocol", p.udp ? "udp" : "tcp"}});
+  for (const auto& entry : spec.environment)
+    environment.push_back(entry.substr(0, entry.find('=')));
+  return {{"name", spec.name},
+          {"state", name_of(record.state)},
+          {"pid", runs(record) ? json(record.monitor.pid) : json(nullptr)},
+          {"cpus", spec.cpus},
+          {"memory_mib", spec.memory_mib},
+          {"mounts", mounts},
+          {"ports", ports},
+          {"storage_gib", spec.storage_gib},
+          {"overlay_gib", spec.overlay_gib},
+          {"network", network_json(spec.network)},
+          {"environment", environment},
+          {"workdir", spec.directory},
+          {"user", spec.user},
+          {"labels", pairs_json(spec.labels)},
+          {"image", spec.rootfs},
+          {"created_at", time_json(record.created_ms)},
+          {"started_at", time_json(record.started_ms)},
+          {"stopped_at", time_json(record.ended_ms)},
+          {"reason", record.reason},
+          {"data_dir", folder}};
+}
+
+std::string size_text(u64 gib) { return gib == 0 ? "-" : fmt::format("{} GiB", gib); }
+
+bool colours() { return ::isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr; }
+
+using Row = std::vector<std::string>;
+
+// Columns as wide as their widest entry; the last one is not padded.
+void print_table(const std::vector<Row>& rows) {
+  std::vector<std::size_t> widths;
+  for (const Row& row : rows)
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (widths.size() <= i) widths.push_back(0);
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  const bool coloured = colours();
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    std::string line;
+    for (std::size_t i = 0; i < rows[r].size(); ++i) {
+      std::string cell = rows[r][i];
+      const std::size_t missing = i + 1 < rows[r].size() ? widths[i] - cell.size() + 2 : 0;
+      if (coloured && r == 0) cell = "\033[1m" + cell + "\033[0m";
+      if (coloured && r > 0 && i == 1 && cell == "running") cell = "\033[32m" + cell + "\033[0m";
+      line += cell + std::string(missing, ' ');
+    }
+    fmt::print("{}\n", line);
+  }
+}
+
+void print_details(const Record& record) {
+  const auto& spec = record.spec;
+  const auto line = [](std::string_view what, std::string_view text) {
+    fmt::print("  {}: {}\n", what, text);
+  };
+  std::string state = name_of(record.state);
+  if (runs(record)) state += fmt::format(" (PID: {})", record.monitor.pid);
+  if (!runs(record) && !record.reason.empty()) state += fmt::format(" ({})", record.reason);
+  fmt::print("{}\n", spec.name);
+  line("State", state);
+  if (!spec.rootfs.empty()) line("Image", spec.rootfs);
+  for (const auto& volume : spec.volumes) line("Mount", to_text(volume));
+  for (const auto& port : spec.ports) line("Port", to_text(port));
+  if (spec.network.enabled)
+    line("Network", spec.network.segment.empty() ? "on" : spec.network.segment);
+  for (const auto& [key, value] : spec.labels) line("Label", key + "=" + value);
+  line("Created", time_text(record.created_ms));
+}
+
+template <class T, class Matches>
+Result<> erase_matching(std::vector<T>& from, const Matches& matches, std::string_view what,
+                        std::string_view text) {
+  if (std::erase_if(from, matches) == 0) return fail("no {} '{}'", what, text);
+  return {};
+}
+
+Result<> edit_volumes_and_ports(const Invocation& invocation, machines::MachineSpec& spec) {
+  for (const std::string& text : invocation.list("remove-volume"))
+    TRY(erase_matching(
+        spec.volumes,
+        [&](const auto& v) { return v.guest == text || v.host == text || to_text(v) == text; },
+        "volume", text));
+  for (const std::string& text : invocation.list("remove-port"))
+    TRY(erase_matching(
+        spec.ports,
+        [&](const auto& p) {
+          return to_text(p) == text || fmt::format("{}:{}", p.host, p.guest) == text ||
+                 std::to_string(p.host) == text;
+        },
+        "published port", text));
+  TRY_ASSIGN(auto volumes, volumes_of(invocation));
+  spec.volumes.insert(spec.volumes.end(), volumes.begin(), volumes.end());
+  TRY_ASSIGN(auto ports, ports_of(invocation));
+  spec.ports.insert(spec.ports.end(), ports.begin(), ports.end());
+  return {};
+}
+
+Result<> edit_environment(const Invocation& invocation, machines::MachineSpec& spec) {
+  const auto names = [](std::string_view key) {
+    return [key](const std::string& entry) {
+      return std::string_view(entry).substr(0, entry.find('=')) == key;
+    };
+  };
+  for (const std::string& key : invocation.list("remove-env"))
+    TRY(erase_matching(spec.environment, names(key), "environment entry", key));
+  TRY_ASSIGN(auto entries, machines::parse_environment(invocation.list("env")));
+  for (const std::string& entry : entries) {
+    std::erase_if(spec.environment, names(std::string_view(entry).substr(0, entry.find('='))));
+    spec.environment.push_back(entry);
+  }
+  return {};
+}
+
+Result<> edit(const Invocation& invocation, machines::MachineSpec& spec) {
+  if (invocation.has("net") && invocation.has("no-net"))
+    return fail("--net and --no-net contradict each other");
+  TRY(edit_volumes_and_ports(invocation, spec));
+  TRY(edit_environment(invocation, spec));
+  if (invocation.has("net") || !invocation.list("port").empty()) spec.network.enabled = true;
+  if (invocation.has("no-net")) {
+    if (!invocation.list("port").empty()) return fail("-p and --no-net contradict each other");
+    spec.network = {};
+    spec.ports.clear();
+  }
+  spec.cpus = invocation.number("cpus", spec.cpus);
+  spec.memory_mib = invocation.number("mem", spec.memory_mib);
+  spec.storage_gib = invocation.number("storage", spec.storage_gib);
+  spec.overlay_gib = invocation.number("overlay", spec.overlay_gib);
+  spec.directory = invocation.text("workdir", spec.directory);
+  return {};
+}
+
+}  // namespace
+
+Result<int> run_machine_create(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string name, invocation.machine());
+  TRY_ASSIGN(const auto spec, spec_of(invocation, name));
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const Record record, all.create(spec));
+  fmt::print("Created machine: {}\n  CPUs: {}, Memory: {} MiB\n", name, record.spec.cpus,
+             record.spec.memory_mib);
+  return 0;
+}
+
+Result<int> run_machine_status(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string name, invocation.machine());
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const Record record, all.get(name));
+  if (invocation.has("json")) {
+    fmt::print("{}\n", record_json(record, all.machine_folder(name)).dump(2));
+  } else if (runs(record)) {
+    fmt::print("Machine '{}': {} (PID: {})\n", name, name_of(record.state), record.monitor.pid);
+  } else {
+    fmt::print("Machine '{}': {}{}\n", name, name_of(record.state),
+               record.reason.empty() ? "" : fmt::format(" ({})", record.reason));
+  }
+  return runs(record) ? 0 : 1;
+}
+
+Result<int> run_machine_list(const Invocation& invocation) {
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const auto records, all.list());
+  if (invocation.has("json")) {
+    json out = json::array();
+    for (const Record& record : records)
+      out.push_back(record_json(record, all.machine_folder(record.spec.name)));
+    fmt::print("{}\n", out.dump(2));
+    return 0;
+  }
+  if (records.empty()) {
+    fmt::print("No machines found\n");
+    return 0;
+  }
+  std::vector<Row> rows = {
+      {"NAME", "STATE", "CPUS", "MEMORY", "MOUNTS", "PORTS", "STORAGE", "OVERLAY"}};
+  for (const Record& record : records) {
+    const auto& spec = record.spec;
+    rows.push_back({spec.name, name_of(record.state), std::to_string(spec.cpus),
+                    fmt::format("{} MiB", spec.memory_mib), std::to_string(spec.volumes.size()),
+                    std::to_string(spec.ports.size()), size_text(spec.storage_gib),
+                    size_text(spec.overlay_gib)});
+  }
+  print_table(rows);
+  if (invocation.has("verbose"))
+    for (const Record& record : records) {
+      fmt::print("\n");
+      print_details(record);
+    }
+  return 0;
+}
+
+Result<int> run_machine_update(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string name, invocation.machine());
+  if (invocation.values.size() <= (invocation.has("name") ? 1u : 0u))
+    return fail("nothing to update: no option says what");
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const Record record,
+             all.update(name, [&](machines::MachineSpec& spec) { return edit(invocation, spec); }));
+  fmt::print("Updated machine: {}\n  CPUs: {}, Memory: {} MiB\n", name, record.spec.cpus,
+             record.spec.memory_mib);
+  return 0;
+}
+
+Result<int> run_machine_delete(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string name, invocation.machine());
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY(all.remove(name, invocation.has("force")));
+  fmt::print("Deleted machine: {}\n", name);
+  return 0;
+}
+
+Result<int> run_machine_data_dir(const Invocation& invocation) {
+  if (!invocation.has("name") && invocation.words.empty()) {
+    TRY_ASSIGN(const std::string folder, machines::data_dir());
+    fmt::print("{}\n", folder);
+    return 0;
+  }
+  TRY_ASSIGN(const std::string name, invocation.machine());
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const Record record, all.get(name));
+  fmt::print("{}\n", all.machine_folder(record.spec.name));
+  return 0;
+}
+
+Result<int> run_machine_images(const Invocation& invocation) {
+  // Only the image that is part of this program: references are not pulled yet.
+  if (invocation.has("json")) {
+    fmt::print("{}\n", json::array({{{"name", "default"}, {"source", "embedded"}}}).dump(2));
+  } else {
+    print_table({{"NAME", "SOURCE"}, {"default", "embedded"}});
+  }
+  return 0;
+}
+
+Result<int> run_machine_prune(const Invocation& invocation) {
+  const bool dry = invocation.has("dry-run");
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const auto garbage, all.garbage());
+  u64 bytes = 0;
+  json removed = json::array();
+  std::vector<std::string> lines;
+  for (const auto& [path, size] : garbage) {
+    if (!dry) TRY(machines::remove_tree(path));
+    bytes += size;
+    removed.push_back({{"path", path}, {"bytes", size}});
+    lines.push_back(path);
+  }
+  if (invocation.has("all")) {
+    TRY_ASSIGN(const auto records, all.list());
+    for (const Record& record : records) {
+      if (record.state != State::kStopped && record.state != State::kCreated) continue;
+      const u64 size = machines::disk_usage(all.machine_folder(record.spec.name));
+      if (!dry) TRY(all.remove(record.spec.name, false));
+      bytes += size;
+      removed.push_back({{"machine", record.spec.name}, {"bytes", size}});
+      lines.push_back("machine " + record.spec.name);
+    }
+  }
+  if (invocation.has("json")) {
+    fmt::print("{}\n", json{{"dry_run", dry}, {"removed", removed}, {"bytes", bytes}}.dump(2));
+    return 0;
+  }
+  for (const std::string& line : lines)
+    fmt::print("{} {}\n", dry ? "Would remove" : "Removed", line);
+  fmt::print("{} {} MiB\n", dry ? "Would free" : "Freed", bytes / kMiB);
+  return 0;
+}
+
+}  // namespace smolvm

@@ -1,0 +1,339 @@
+// The table of verbs: the one place where a verb or an option is spelled. docs/cli.md says what
+// they do at length.
+#include "cli.h"
+
+namespace smolvm {
+namespace {
+
+constexpr Option kName[] = {
+    {"-n,--name", Takes::kText, "NAME", "the machine's name (default: default)"}};
+constexpr Option kLongName[] = {
+    {"--name", Takes::kText, "NAME", "the machine's name (default: default)"}};
+constexpr Option kJson[] = {{"--json", Takes::kFlag, "", "as JSON"}};
+
+constexpr Option kImage[] = {
+    {"-I,--image", Takes::kText, "DIR",
+     "root file system directory (image references are not supported yet)"},
+    {"--rootfs", Takes::kText, "DIR|FILE",
+     "root file system: a directory (copied into guest memory) or a file system image (read-only, "
+     "writes go elsewhere)"},
+    {"--from", Takes::kRefused, "FILE", ""},
+    {"-s,--smolfile", Takes::kRefused, "FILE", ""},
+};
+constexpr Option kResources[] = {
+    {"--cpus", Takes::kNumber, "N", "number of CPUs (1)"},
+    {"--mem", Takes::kNumber, "MIB", "memory in MiB (256)"},
+    {"--storage", Takes::kNumber, "GIB", "a second disk of that size, at /storage in the guest"},
+    {"--overlay", Takes::kNumber, "GIB", "size of the disk that takes the writes to the root (10)"},
+    {"--gpu", Takes::kRefused, "", ""},
+};
+constexpr Option kProgram[] = {
+    {"-e,--env", Takes::kTexts, "K=V", "environment entry; K alone copies it from here"},
+    {"-w,--workdir", Takes::kText, "DIR", "working directory"},
+    {"--user", Takes::kText, "USER", "uid, uid:gid, name or name:group"},
+};
+constexpr Option kSecrets[] = {
+    {"--secret-env", Takes::kTexts, "G=H",
+     "give the host's variable H to programs as G; kept out of records and command lines"},
+    {"--secret-file", Takes::kTexts, "G=/PATH",
+     "give the host's file to the guest as /run/secrets/G"},
+};
+constexpr Option kMounts[] = {
+    {"-v,--volume", Takes::kTexts, "HOST:GUEST[:ro]", "show a directory of the host in the guest"},
+    {"--ssh-agent", Takes::kFlag, "", "forward the ssh agent"},
+};
+constexpr Option kNetwork[] = {
+    {"-p,--port", Takes::kTexts, "[ADDR:]HOST:GUEST[/udp]",
+     "publish a port of the guest on the host (127.0.0.1)"},
+    {"--net", Takes::kFlag, "", "give the machine a network (default: none)"},
+    {"--network", Takes::kText, "NAME", "join the network NAME of this user's machines"},
+    {"--dns", Takes::kText, "ADDRESS", "name server that the guest's questions go to"},
+    {"--allow-cidr", Takes::kTexts, "CIDR[:PORT]",
+     "the guest may reach these addresses; all others not named are refused"},
+    {"--allow-host", Takes::kTexts, "HOST[:PORT]", "the guest may reach this host by its name"},
+    {"--net-backend", Takes::kRefused, "NAME", ""},
+};
+constexpr Option kEngine[] = {
+    {"--hostname", Takes::kText, "NAME", "the guest's host name"},
+    {"--kernel", Takes::kText, "FILE", "kernel instead of our own"},
+    {"--append", Takes::kText, "TEXT", "words for the kernel's command line"},
+    {"--accel", Takes::kText, "NAME", "auto, kvm or soft"},
+    {"--unprivileged", Takes::kRefused, "", ""},
+};
+constexpr Option kStreams[] = {
+    {"-i,--interactive", Takes::kFlag, "", "give the command our standard input"},
+    {"-t,--tty", Takes::kFlag, "", "run the command on a terminal"},
+    {"-d,--detach", Takes::kFlag, "", "do not wait for the command"},
+    {"--timeout", Takes::kText, "30s|500ms|2m|1h",
+     "end the command after this time, exit status 124"},
+};
+constexpr Option kRunOnly[] = {
+    {"-n,--name", Takes::kText, "NAME", "with -d: the machine's name"},
+    {"--initrd", Takes::kText, "FILE",
+     "initial root file system, unpacked over the default image; without a command it is used "
+     "alone, on the serial console"},
+    {"--stats", Takes::kText, "FILE", "write counters as JSON when the machine ends"},
+    {"--boot-time", Takes::kFlag, "", "say on standard error how long boot took"},
+    {"--verbose", Takes::kFlag, "", "show the kernel's messages on standard error"},
+};
+constexpr Option kCreateOnly[] = {
+    {"--label", Takes::kTexts, "K=V", "a label of your own"},
+    {"--init", Takes::kTexts, "COMMAND", "shell command that runs in the guest after each start"},
+    {"--expose-socket", Takes::kTexts, "HOST:GUEST",
+     "the guest's Unix socket GUEST is reached at HOST"},
+    {"--mount-socket", Takes::kTexts, "HOST:GUEST",
+     "the host's Unix socket HOST is reached at GUEST in the guest"},
+};
+constexpr Option kForce[] = {
+    {"-f,--force", Takes::kFlag, "", "also when it runs: end it first"},
+    {"--cascade", Takes::kFlag, "", "with all machines that branched from it"}};
+constexpr Option kStop[] = {
+    {"-f,--force", Takes::kFlag, "", "do not wait for the guest"},
+    {"--timeout", Takes::kText, "10s", "time that the guest has to end by itself (10s)"}};
+constexpr Option kStreamOutput[] = {
+    {"--stream", Takes::kFlag, "", "pass output on as it comes (always so)"}};
+constexpr Option kVerbose[] = {{"-v,--verbose", Takes::kFlag, "", "more about each machine"}};
+constexpr Option kUpdate[] = {
+    {"-v,--volume", Takes::kTexts, "HOST:GUEST[:ro]", "add a volume"},
+    {"--remove-volume", Takes::kTexts, "GUEST", "take the volume at GUEST (or of HOST) away"},
+    {"-p,--port", Takes::kTexts, "HOST:GUEST", "publish a port"},
+    {"--remove-port", Takes::kTexts, "HOST[:GUEST]", "take a published port away"},
+    {"--cpus", Takes::kNumber, "N", "number of CPUs"},
+    {"--mem", Takes::kNumber, "MIB", "memory in MiB"},
+    {"--net", Takes::kFlag, "", "give it a network"},
+    {"--no-net", Takes::kFlag, "", "take its network and published ports away"},
+    {"-e,--env", Takes::kTexts, "K=V", "set an environment entry"},
+    {"--remove-env", Takes::kTexts, "K", "take an environment entry away"},
+    {"-w,--workdir", Takes::kText, "DIR", "working directory"},
+    {"--storage", Takes::kNumber, "GIB", "make the second disk that large (it only grows)"},
+    {"--overlay", Takes::kNumber, "GIB", "make the root's disk that large (it only grows)"},
+};
+constexpr Option kCopy[] = {
+    {"--mode", Takes::kText, "OCTAL", "permissions of what is copied"},
+    {"--uid", Takes::kNumber, "N", "owner of what is copied"},
+    {"--gid", Takes::kNumber, "N", "group of what is copied"},
+};
+constexpr Option kPrune[] = {{"--dry-run", Takes::kFlag, "", "only say what would go"},
+                             {"--all", Takes::kFlag, "", "also every stopped machine"}};
+constexpr Option kMonitor[] = {
+    {"--restart", Takes::kText, "POLICY", "never, on-failure or always (on-failure)"},
+    {"--health-cmd", Takes::kText, "COMMAND", "shell command in the guest; 0 means healthy"},
+    {"--health-timeout", Takes::kText, "5s", "time that the health command has (5s)"},
+    {"--interval", Takes::kText, "10s", "time between two checks (10s)"},
+    {"--health-retries", Takes::kNumber, "N",
+     "failed checks after which the machine is restarted (3)"},
+};
+constexpr Option kLogs[] = {
+    {"-f,--follow", Takes::kFlag, "", "go on as lines come"},
+    {"--monitor", Takes::kFlag, "", "the monitor's own log instead of the guest's console"}};
+constexpr Option kFollow[] = {{"-f,--follow", Takes::kFlag, "", "go on as events come"}};
+
+constexpr const char* kStatuses =
+    "Exit status: the command's; 128+N for signal N; 124 after a timeout; 125-127 as a shell has "
+    "them; 1 for what went wrong before.";
+
+const Verb kVerbs[] = {
+    {"machine run",
+     "",
+     "run a command in a fresh machine",
+     Words::kCommand,
+     "[--] [COMMAND...]",
+     {kStreams, kImage, kResources, kProgram, kMounts, kNetwork, kSecrets, kEngine, kRunOnly},
+     run_machine_run,
+     kStatuses},
+    {"machine create",
+     "",
+     "create a named machine",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kImage, kResources, kProgram, kMounts, kNetwork, kSecrets, kEngine, kCreateOnly},
+     run_machine_create},
+    {"machine start",
+     "",
+     "start a machine",
+     Words::kMachine,
+     "[NAME]",
+     {kName},
+     run_machine_start,
+     "A machine 'default' that is not there is created from the embedded image."},
+    {"machine stop",
+     "",
+     "stop a machine",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kStop},
+     run_machine_stop},
+    {"machine delete",
+     "rm",
+     "delete a machine and its disks",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kForce},
+     run_machine_delete},
+    {"machine shell",
+     "sh",
+     "a shell in a running machine",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kProgram},
+     run_machine_shell},
+    {"machine exec",
+     "",
+     "run a command in a running machine",
+     Words::kMachineCommand,
+     "[NAME] [--] COMMAND...",
+     {kName, kStreams, kStreamOutput, kProgram, kSecrets},
+     run_machine_exec,
+     kStatuses},
+    {"machine pause",
+     "",
+     "stop a machine's CPUs",
+     Words::kMachine,
+     "[NAME]",
+     {kName},
+     run_machine_pause},
+    {"machine resume",
+     "",
+     "let a paused machine go on",
+     Words::kMachine,
+     "[NAME]",
+     {kName},
+     run_machine_resume},
+    {"machine status",
+     "",
+     "whether a machine runs",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kJson},
+     run_machine_status,
+     "Exit status: 0 when it runs or is paused, 1 when not."},
+    {"machine ls", "list", "list machines", Words::kNone, "", {kVerbose, kJson}, run_machine_list},
+    {"machine update",
+     "",
+     "change a stopped machine",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kUpdate},
+     run_machine_update},
+    {"machine cp",
+     "",
+     "copy files into a running machine or out of it",
+     Words::kFixed,
+     "SRC DST",
+     {kCopy},
+     run_machine_cp,
+     "One side is MACHINE:PATH."},
+    {"machine images", "", "list images", Words::kNone, "", {kJson}, run_machine_images},
+    {"machine prune",
+     "",
+     "remove what belongs to no machine",
+     Words::kNone,
+     "",
+     {kPrune, kJson},
+     run_machine_prune},
+    {"machine monitor",
+     "",
+     "watch a machine and restart it",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kMonitor},
+     run_machine_monitor},
+    {"machine egress-events",
+     "",
+     "connections that the network's policy refused",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kJson, kFollow},
+     run_machine_egress_events},
+    {"machine data-dir",
+     "",
+     "where a machine's files are",
+     Words::kMachine,
+     "[NAME]",
+     {kName},
+     run_machine_data_dir},
+    {"machine logs",
+     "",
+     "the guest's console",
+     Words::kMachine,
+     "[NAME]",
+     {kName, kLogs},
+     run_machine_logs},
+    {"machine branch", "fork", "", Words::kMachine, "", {kLongName}, nullptr},
+    {"machine checkpoint", "", "", Words::kMachine, "", {kLongName}, nullptr},
+    {"machine checkpoint-log", "", "", Words::kMachine, "", {kLongName}, nullptr},
+    {"machine checkpoint-prune", "", "", Words::kMachine, "", {kLongName}, nullptr},
+    {"kernel path",
+     "",
+     "print a kernel's path: an ELF file with a PVH note",
+     Words::kFixed,
+     "NAME",
+     {},
+     run_kernel_path},
+    {"doctor",
+     "",
+     "say what this host offers and what will be used",
+     Words::kNone,
+     "",
+     {kJson},
+     run_doctor},
+    {"completion",
+     "",
+     "print a completion script for a shell",
+     Words::kFixed,
+     "bash|zsh|fish",
+     {},
+     run_completion},
+    {"man", "", "write the man pages into a folder", Words::kFixed, "DIR", {}, run_man},
+    {"version", "", "print the version", Words::kNone, "", {}, run_version},
+};
+
+constexpr Group kGroups[] = {{"machine", "vm", "machines"}, {"kernel", "", "guest kernels"}};
+
+}  // namespace
+
+std::span<const Verb> verbs() { return kVerbs; }
+std::span<const Group> groups() { return kGroups; }
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> out;
+  while (!text.empty()) {
+    const std::size_t at = text.find(separator);
+    out.push_back(text.substr(0, at));
+    text = at == std::string_view::npos ? "" : text.substr(at + 1);
+  }
+  return out;
+}
+
+std::string_view key_of(const Option& option) {
+  std::string_view last = split(option.names, ',').back();
+  return last.substr(last.find_first_not_of('-'));
+}
+
+std::string Invocation::text(std::string_view key, std::string_view otherwise) const {
+  const auto at = values.find(key);
+  return at == values.end() || at->second.empty() ? std::string(otherwise) : at->second.back();
+}
+
+u64 Invocation::number(std::string_view key, u64 otherwise) const {
+  const auto at = values.find(key);
+  return at == values.end() || at->second.empty()
+             ? otherwise
+             : std::strtoull(at->second.back().c_str(), nullptr, 10);
+}
+
+const std::vector<std::string>& Invocation::list(std::string_view key) const {
+  static const std::vector<std::string> kNothing;
+  const auto at = values.find(key);
+  return at == values.end() ? kNothing : at->second;
+}
+
+Result<std::string> Invocation::machine() const {
+  const std::string named = text("name");
+  if (!words.empty() && has("name") && words[0] != named)
+    return smol::fail("two machines are named: '{}' and '{}'", named, words[0]);
+  if (has("name")) return named;
+  return words.empty() ? "default" : words[0];
+}
+
+}  // namespace smolvm

@@ -1,0 +1,103 @@
+// What a named machine is to be made of: the part of its record that a user decides. Texts of the
+// command line are read here into typed values, with errors that name the option and what was
+// given.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+
+namespace smol::machines {
+
+inline constexpr u64 kDefaultOverlayGib = 10;
+inline constexpr u64 kMostDiskGib = 8 * 1024;
+inline constexpr u64 kMostMemoryMib = u64{1} << 24;
+inline constexpr u64 kMostCpus = 32;
+
+struct Volume {
+  std::string host;   // absolute, links resolved
+  std::string guest;  // absolute
+  bool read_only = false;
+
+  bool operator==(const Volume&) const = default;
+};
+
+struct Port {
+  std::string address = "127.0.0.1";  // of the host
+  u16 host = 0, guest = 0;
+  bool udp = false;
+
+  bool operator==(const Port&) const = default;
+};
+
+struct Network {
+  bool enabled = false;
+  std::string segment;                              // --network NAME; empty: user-mode NAT alone
+  std::vector<std::string> allow_cidr, allow_host;  // empty: everything is allowed
+  std::string dns;
+
+  bool operator==(const Network&) const = default;
+};
+
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
+struct MachineSpec {
+  std::string name;
+  u64 cpus = 1;
+  u64 memory_mib = 256;
+  std::vector<std::string> environment;  // "NAME=value"
+  std::string directory, user, hostname;
+  std::vector<Volume> volumes;
+  std::vector<Port> ports;
+  Network network;
+  Pairs labels;
+  u64 storage_gib = 0;  // 0: no such disk
+  u64 overlay_gib = kDefaultOverlayGib;
+  std::string rootfs;          // empty: the embedded image
+  std::string kernel, append;  // empty: our own
+  std::string accel = "auto";
+  std::vector<std::string> init;     // shell commands after each start
+  std::vector<std::string> command;  // what `run -d` started; informative
+  Pairs secret_env,
+      secret_file;  // name or path in the guest -> environment variable or file of the host
+  Pairs expose_socket, mount_socket;  // host path <-> guest path
+  bool ssh_agent = false;
+
+  bool operator==(const MachineSpec&) const = default;
+};
+
+// 1 to 63 of letters, digits, '-', '_', '.', a letter or digit first: a name is also a folder's and
+// a host's.
+Result<> validate_name(std::string_view name);
+// Everything that can be told wrong of the values alone, doubled ports and mount points among it.
+Result<> validate(const MachineSpec& spec);
+// What start needs of the host: mounts that are directories, a root that is there, ports that
+// nobody has.
+Result<> check_host(const MachineSpec& spec);
+// A port of the host that can be bound; the Error says which cannot and why.
+Result<> check_port(const Port& port);
+
+Result<Volume> parse_volume(
+    std::string_view text);                      // HOST:GUEST[:ro|:rw]; HOST must be a directory
+Result<Port> parse_port(std::string_view text);  // [ADDRESS:]HOST:GUEST[/tcp|/udp]
+// NAME=value as it is, NAME alone with its value from our environment (left out when it is not
+// set).
+Result<std::vector<std::string>> parse_environment(const std::vector<std::string>& entries);
+// `a=b` or, with separator ':', `a:b`; option names the flag in errors.
+Result<std::pair<std::string, std::string>> parse_pair(std::string_view option,
+                                                       std::string_view text, char separator = '=');
+Result<u64> parse_duration(std::string_view option,
+                           std::string_view text);  // ns; "30s", "500ms", "2m", "1h"
+
+std::string to_text(const Port& port);
+std::string to_text(const Volume& volume);
+
+// The spec as JSON text, as the store keeps it, and back. Unknown keys are errors: they come from a
+// newer program.
+std::string to_json(const MachineSpec& spec);
+Result<MachineSpec> spec_from_json(std::string_view text);
+
+}  // namespace smol::machines
