@@ -24,6 +24,7 @@ smol_layer(devices/virtio/console DEPENDS devices/virtio/queue)
 smol_layer(devices/virtio/block DEPENDS devices/virtio/queue storage)
 smol_layer(devices/virtio/rng DEPENDS devices/virtio/queue)
 smol_layer(devices/virtio/vsock DEPENDS devices/virtio/queue)
+smol_layer(devices/virtio/net DEPENDS devices/virtio/queue net)
 smol_layer(vmm DEPENDS hypervisor/kvm hypervisor/soft arch/x86_64 storage devices/legacy
            devices/virtio/transport devices/virtio/console devices/virtio/block
            devices/virtio/rng devices/virtio/vsock)

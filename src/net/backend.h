@@ -4,8 +4,9 @@
 // buffers: transmit() is given the frame where the guest put it, and a backend that has something for the guest asks the sink for
 // room, reads straight into it (recvmsg into guest memory) and commits. So a bulk byte is copied once, by the host's kernel.
 //
-// Threads: everything here happens on the device loop, with the device's mutex held; a backend that is called by its own
-// descriptor or timer takes that lock first through FrameSink::mutex().
+// Threads: everything here happens with the device's mutex held, and on the device loop, but for attach(), detach() and
+// offloads_changed(), which the driver causes on a vCPU's thread. A backend that is called by its own descriptor or timer takes
+// that lock first through FrameSink::mutex().
 #pragma once
 
 #include <sys/uio.h>
@@ -41,6 +42,7 @@ static_assert(sizeof(OffloadHeader) == 10);
 // What the guest's driver takes (its negotiated receive offloads).
 struct GuestOffloads {
   bool checksum = false, tso4 = false, tso6 = false, ufo = false;
+  bool ecn = false;  // segmentation of frames whose TCP header has CWR (kEcn)
 };
 
 // The guest's side, implemented by the device.
@@ -60,6 +62,11 @@ class FrameSink {
   virtual GuestOffloads offloads() const = 0;
   // transmit() answered kBusy and can go on: the device offers that frame again.
   virtual void transmit_again() = 0;
+  // Several queue pairs, all served by the one loop: the pair that the frame now in transmit() came from, and the pair into
+  // which frames go from now on. A backend that keeps flows steers each to the pair that last sent for it (virtio 1.2, 5.1.6.5.6.1),
+  // so that the guest's CPUs share the work; one that never steers fills pair 0.
+  virtual u16 transmit_pair() const { return 0; }
+  virtual void steer(u16 pair) {}
   virtual std::mutex& mutex() = 0;
 };
 
@@ -82,6 +89,8 @@ class Backend {
   virtual void transmit_done() {}
   // The guest gave receive buffers after reserve() or deliver() had failed.
   virtual void room_again() = 0;
+  // FrameSink::offloads() is not what it was.
+  virtual void offloads_changed() {}
   // Largest transmit offloads that the backend accepts: asked once before features are offered.
   virtual GuestOffloads accepts() const = 0;
 };

@@ -26,7 +26,7 @@ Descriptor load_descriptor(const u8* at) {
 
 bool is_power_of_two(u16 value) { return value != 0 && (value & (value - 1)) == 0; }
 
-constexpr std::size_t kSpareLimit = 64;
+constexpr std::size_t kSpareLimit = 128;
 
 }  // namespace
 
@@ -89,6 +89,7 @@ Result<> Queue::enable(u64 features) {
   state_.event_index = (features & kFeatureEventIndex) != 0;
   state_.indirect = (features & kFeatureIndirectDescriptors) != 0;
   state_.next_available = state_.next_used = state_.signalled_used = 0;
+  published_used_ = 0;
   state_.ready = true;
   broken_ = false;
   return {};
@@ -103,6 +104,7 @@ Result<> Queue::restore(const QueueState& state) {
   if (!state.ready) return {};
   TRY(check_parts());
   map_parts();
+  published_used_ = state_.next_used;
   state_.ready = true;
   return {};
 }
@@ -212,16 +214,25 @@ void Queue::undo_pop(Chain chain) {
   spare_.push_back(std::move(chain.segments_));
 }
 
-void Queue::push(Chain chain, u32 written) {
+void Queue::fill(Chain chain, u32 written) {
   if (!state_.ready || broken_) return;
   const u64 slot = state_.next_used & (state_.size - 1);
-  const u64 element_at = kUsedRing + 8 * slot;
-  base::store(used_ + element_at, UsedElement{.id = chain.head_, .length = written});
+  base::store(used_ + kUsedRing + 8 * slot, UsedElement{.id = chain.head_, .length = written});
   ++state_.next_used;
-  shared_u16(used_ + kUsedIndex).store(state_.next_used, std::memory_order_release);
-  memory_.note_written(GuestPhysical(state_.used_ring + element_at), sizeof(UsedElement));
-  memory_.note_written(GuestPhysical(state_.used_ring + kUsedIndex), 2);
   if (spare_.size() < kSpareLimit) spare_.push_back(std::move(chain.segments_));
+}
+
+void Queue::publish() {
+  if (!state_.ready || broken_ || published_used_ == state_.next_used) return;
+  shared_u16(used_ + kUsedIndex).store(state_.next_used, std::memory_order_release);
+  const u64 first = published_used_ & (state_.size - 1);
+  const u64 count = static_cast<u16>(state_.next_used - published_used_);
+  published_used_ = state_.next_used;
+  // The whole ring when the elements wrap.
+  const bool wraps = first + count > state_.size;
+  memory_.note_written(GuestPhysical(state_.used_ring + kUsedRing + (wraps ? 0 : 8 * first)),
+                       8 * (wraps ? u64{state_.size} : count));
+  memory_.note_written(GuestPhysical(state_.used_ring + kUsedIndex), 2);
 }
 
 bool Queue::should_notify() {

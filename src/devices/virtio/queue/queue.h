@@ -66,7 +66,14 @@ class Queue {
   bool has_available() const;
   // Gives a chain back with `written` bytes of its writable part filled. A chain of before a reset
   // is dropped by its owner, not pushed.
-  void push(Chain chain, u32 written);
+  void push(Chain chain, u32 written) {
+    fill(std::move(chain), written);
+    publish();
+  }
+  // push() in two steps, for chains that the driver must see together (the buffers of one merged
+  // packet) or that come in bursts: the driver sees what was filled at the next publish().
+  void fill(Chain chain, u32 written);
+  void publish();
   // After one or more push(): whether the driver wants a used buffer notification (2.7.7, 2.7.10).
   bool should_notify();
 
@@ -96,6 +103,7 @@ class Queue {
   const u8* descriptors_ = nullptr;
   u8* available_ = nullptr;
   u8* used_ = nullptr;
+  u16 published_used_ = 0;  // next_used as the driver sees it
   std::vector<std::vector<Segment>>
       spare_;  // of chains that were given back: no allocation in steady state
 };
