@@ -27,6 +27,6 @@ smol_layer(devices/virtio/vsock DEPENDS devices/virtio/queue)
 smol_layer(devices/virtio/net DEPENDS devices/virtio/queue net)
 smol_layer(vmm DEPENDS hypervisor/kvm hypervisor/soft arch/x86_64 storage devices/legacy
            devices/virtio/transport devices/virtio/console devices/virtio/block
-           devices/virtio/rng devices/virtio/vsock)
+           devices/virtio/rng devices/virtio/vsock devices/virtio/net net/user)
 smol_layer(image DEPENDS base)
 smol_layer(machines DEPENDS image)

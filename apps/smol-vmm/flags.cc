@@ -13,14 +13,14 @@ namespace {
 
 using namespace smol;
 
-constexpr const char* kNotYet[] = {"--api-socket", "--firmware",  "--net",          "--balloon",       "--fs",
+constexpr const char* kNotYet[] = {"--api-socket", "--firmware",            "--balloon",       "--fs",
                                    "--device",     "--restore",   "--seccomp",      "--landlock",      "--event-monitor",
                                    "--pmem",       "--platform",  "--watchdog",     "--tpm",           "--numa",
                                    "--generic-vhost-user"};
 
 struct Texts {
   std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file;
-  std::vector<std::string> disks;
+  std::vector<std::string> disks, nets;
   int verbosity = 0;
   bool version = false;
 };
@@ -32,6 +32,11 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--cpus", texts.cpus, "boot=N,max=N,model=host|x86-64-v1|x86-64-v2|x86-64-v3")->type_name("OPTIONS");
   app.add_option("--memory", texts.memory, "size=N[K|M|G],shared=on|off")->type_name("OPTIONS");
   app.add_option("--disk", texts.disks, "path=FILE,readonly=on|off,image_type=raw,serial=TEXT; may be repeated")
+      ->type_name("OPTIONS")->allow_extra_args(false);
+  app.add_option("--net", texts.nets,
+                 "mode=user|tap|segment,mac=,mtu=,num_queues=,queue_size=,id=; tap=NAME|fd=N,bridge=,ip=,mask=; "
+                 "publish=[tcp:ADDR:HOST:GUEST,...],allow=[CIDR|HOST[:PORT],...],dns=,egress_log=; segment=DIR,name=,ip=; "
+                 "bw_size=,bw_refill_time=,ops_size=,ops_refill_time=,...; may be repeated")
       ->type_name("OPTIONS")->allow_extra_args(false);
   app.add_option("--rng", texts.rng, "off, or src=FILE (default: the host's random number generator)")->type_name("OPTIONS");
   app.add_option("--vsock", texts.vsock, "cid=N,socket=PATH (@NAME: abstract)")->type_name("OPTIONS");
@@ -65,6 +70,10 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
   for (const std::string& text : texts.disks) {
     TRY_ASSIGN(auto disk, vmm::parse_disk(text));
     config.disks.push_back(std::move(disk));
+  }
+  for (const std::string& text : texts.nets) {
+    TRY_ASSIGN(auto net, vmm::parse_net(text));
+    config.nets.push_back(std::move(net));
   }
   if (!texts.vsock.empty()) {
     TRY_ASSIGN(config.vsock, vmm::parse_vsock(texts.vsock));

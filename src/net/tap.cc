@@ -23,12 +23,15 @@ class Tap final : public Backend {
   ~Tap() override { loop_.remove(tap_.fd.get()); }
 
   std::string name() const override { return tap_.name; }
-  GuestOffloads accepts() const override { return {.checksum = true, .tso4 = true, .tso6 = true, .ufo = false, .ecn = true}; }
+  GuestOffloads accepts() const override {
+    return {.checksum = true, .tso4 = true, .tso6 = true, .ufo = false, .ecn = true};
+  }
 
   Result<> attach(FrameSink& sink) override {
     mutex_ = &sink.mutex();
     sink_ = &sink;
     waits_for_room_ = waits_to_send_ = false;
+    watched_ = EPOLLIN;
     TRY(set_tap_offloads(tap_.fd.get(), sink.offloads()));
     return loop_.add(tap_.fd.get(), EPOLLIN, [this](u32 events) { ready(events); });
   }
@@ -37,7 +40,8 @@ class Tap final : public Backend {
     loop_.remove(tap_.fd.get());
   }
   void offloads_changed() override {
-    if (const auto set = set_tap_offloads(tap_.fd.get(), sink_->offloads()); !set) base::log_warn("{}", set.error().chain());
+    if (const auto set = set_tap_offloads(tap_.fd.get(), sink_->offloads()); !set)
+      base::log_warn("{}", set.error().chain());
   }
 
   Transmit transmit(std::span<const iovec> frame, const OffloadHeader& offload) override;
@@ -52,12 +56,17 @@ class Tap final : public Backend {
   void receive();
   // Asks the loop for what is wanted now.
   void watch() {
-    const u32 events = (waits_for_room_ ? 0u : u32{EPOLLIN}) | (waits_to_send_ ? u32{EPOLLOUT} : 0u);
-    if (const auto modified = loop_.modify(tap_.fd.get(), events); !modified) base::log_error("{}: {}", tap_.name, modified.error().chain());
+    const u32 events =
+        (waits_for_room_ ? 0u : u32{EPOLLIN}) | (waits_to_send_ ? u32{EPOLLOUT} : 0u);
+    if (std::exchange(watched_, events) == events) return;
+    if (const auto modified = loop_.modify(tap_.fd.get(), events); !modified)
+      base::log_error("{}: {}", tap_.name, modified.error().chain());
   }
   u32 largest_frame() const {
     const GuestOffloads offloads = sink_->offloads();
-    return offloads.tso4 || offloads.tso6 ? kMaxFrame : std::min(kMaxFrame, std::max(tap_.mtu, 1500u) + kLinkOverhead);
+    return offloads.tso4 || offloads.tso6
+               ? kMaxFrame
+               : std::min(kMaxFrame, std::max(tap_.mtu, 1500u) + kLinkOverhead);
   }
 
   base::EventLoop& loop_;
@@ -65,6 +74,7 @@ class Tap final : public Backend {
   std::mutex* mutex_ = nullptr;  // the device's, which owns us
   FrameSink* sink_ = nullptr;
   bool waits_for_room_ = false, waits_to_send_ = false;
+  u32 watched_ = 0;       // events that the loop waits for
   OffloadHeader header_;  // of the frame at hand
   std::vector<iovec> buffers_;
   base::RateLimit complaints_;
@@ -82,7 +92,8 @@ Transmit Tap::transmit(std::span<const iovec> frame, const OffloadHeader& offloa
       return Transmit::kBusy;
     }
     // EINVAL: the guest's frame is not what its offload header says. EIO: the interface is down.
-    if (errno != EINVAL && complaints_.allow()) base::log_warn("{}: cannot send: {}", tap_.name, std::strerror(errno));
+    if (errno != EINVAL && complaints_.allow())
+      base::log_warn("{}: cannot send: {}", tap_.name, std::strerror(errno));
     break;
   }
   return Transmit::kDone;

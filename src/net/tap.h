@@ -1,5 +1,6 @@
-// A TAP device of the host as the world behind a network device: by name (made when there is none and the process may), or an open
-// descriptor. Frames carry their offload header (IFF_VNET_HDR), so segmentation and checksums are the host kernel's or its card's.
+// A TAP device of the host as the world behind a network device: by name (made when there is none
+// and the process may), or an open descriptor. Frames carry their offload header (IFF_VNET_HDR), so
+// segmentation and checksums are the host kernel's or its card's.
 //
 // One descriptor, whatever number of queue pairs the guest has: all are served by one loop.
 #pragma once
@@ -18,10 +19,11 @@ struct TapOptions {
   std::string bridge;  // the device becomes a port of it; empty: not changed
   std::string ip;      // host's IPv4 address on it; empty: not changed
   std::string mask;
-  u32 mtu = 0;         // 0: not changed
+  u32 mtu = 0;  // 0: not changed
 };
 
-// Errors say which step failed and which privilege or command would help. loop outlives the back end.
+// Errors say which step failed and which privilege or command would help. loop outlives the back
+// end.
 Result<std::unique_ptr<Backend>> open_tap(base::EventLoop& loop, const TapOptions& options);
 
 }  // namespace smol::net

@@ -17,7 +17,8 @@ constexpr int kHeaderSize = sizeof(OffloadHeader);
 
 Result<ifreq> request_for(const std::string& name) {
   if (name.size() >= IFNAMSIZ || name.find('/') != std::string::npos || name == "." || name == "..")
-    return fail("'{}' cannot be a network device's name (up to {} characters, no '/')", name, IFNAMSIZ - 1);
+    return fail("'{}' cannot be a network device's name (up to {} characters, no '/')", name,
+                IFNAMSIZ - 1);
   ifreq request{};
   name.copy(request.ifr_name, IFNAMSIZ - 1);
   return request;
@@ -42,11 +43,13 @@ Result<OpenTap> open_by_name(const std::string& name) {
   }
   if (set != 0) {
     const int number = errno;
-    const char* const hint = number == EPERM   ? " (it needs CAP_NET_ADMIN, or a device that is yours: ip tuntap add NAME mode tap user USER)"
-                             : number == EBUSY ? " (another process has it open)"
+    const char* const hint = number == EPERM    ? " (it needs CAP_NET_ADMIN, or a device that is "
+                                                  "yours: ip tuntap add NAME mode tap user USER)"
+                             : number == EBUSY  ? " (another process has it open)"
                              : number == EINVAL ? " (it exists and is not a TAP)"
                                                 : "";
-    return std::unexpected(Error::from_errno(number, fmt::format("cannot attach to the TAP device '{}'{}", request.ifr_name, hint)));
+    return std::unexpected(Error::from_errno(
+        number, fmt::format("cannot attach to the TAP device '{}'{}", request.ifr_name, hint)));
   }
   return OpenTap{.fd = std::move(*fd), .name = request.ifr_name};
 }
@@ -55,32 +58,42 @@ Result<OpenTap> open_by_fd(int number) {
   base::UniqueFd fd(::fcntl(number, F_DUPFD_CLOEXEC, 3));
   if (!fd.valid()) return fail_errno("descriptor {} cannot be used as a TAP", number);
   ifreq request{};
-  if (::ioctl(fd.get(), TUNGETIFF, &request) != 0) return fail_errno("descriptor {} is not a TAP", number);
+  if (::ioctl(fd.get(), TUNGETIFF, &request) != 0)
+    return fail_errno("descriptor {} is not a TAP", number);
   constexpr int kNeeded = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
   if ((request.ifr_flags & kNeeded) != kNeeded)
-    return fail("descriptor {} ({}) was not opened as IFF_TAP | IFF_NO_PI | IFF_VNET_HDR", number, request.ifr_name);
-  if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0) return fail_errno("cannot make descriptor {} non-blocking", number);
+    return fail("descriptor {} ({}) was not opened as IFF_TAP | IFF_NO_PI | IFF_VNET_HDR", number,
+                request.ifr_name);
+  if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0)
+    return fail_errno("cannot make descriptor {} non-blocking", number);
   return OpenTap{.fd = std::move(fd), .name = request.ifr_name};
 }
 
-Result<> set_address(int control, const std::string& name, unsigned long what, const std::string& text) {
+Result<> set_address(int control, const std::string& name, unsigned long what,
+                     const std::string& text) {
   TRY_ASSIGN(ifreq request, request_for(name));
   auto& address = reinterpret_cast<sockaddr_in&>(request.ifr_addr);
   address.sin_family = AF_INET;
-  if (::inet_pton(AF_INET, text.c_str(), &address.sin_addr) != 1) return fail("'{}' is not an IPv4 address", text);
+  if (::inet_pton(AF_INET, text.c_str(), &address.sin_addr) != 1)
+    return fail("'{}' is not an IPv4 address", text);
   if (::ioctl(control, what, &request) != 0)
-    return fail_errno("cannot give {} the {} {}", name, what == SIOCSIFADDR ? "address" : "mask", text);
+    return fail_errno("cannot give {} the {} {}", name, what == SIOCSIFADDR ? "address" : "mask",
+                      text);
   return {};
 }
 
 Result<> join_bridge(int control, const std::string& name, const std::string& bridge) {
   TRY_ASSIGN(ifreq request, request_for(bridge));
   request.ifr_ifindex = static_cast<int>(::if_nametoindex(name.c_str()));
-  if (::if_nametoindex(bridge.c_str()) == 0) return fail("there is no network device '{}' to be the bridge of {}", bridge, name);
+  if (::if_nametoindex(bridge.c_str()) == 0)
+    return fail("there is no network device '{}' to be the bridge of {}", bridge, name);
   if (::ioctl(control, SIOCBRADDIF, &request) == 0) return {};
   const int number = errno;
-  const char* const hint = number == EOPNOTSUPP ? " (it is not a bridge)" : number == EBUSY ? " (it is in a bridge already)" : "";
-  return std::unexpected(Error::from_errno(number, fmt::format("cannot add {} to the bridge {}{}", name, bridge, hint)));
+  const char* const hint = number == EOPNOTSUPP ? " (it is not a bridge)"
+                           : number == EBUSY    ? " (it is in a bridge already)"
+                                                : "";
+  return std::unexpected(Error::from_errno(
+      number, fmt::format("cannot add {} to the bridge {}{}", name, bridge, hint)));
 }
 
 Result<> bring_up(int control, const std::string& name) {
@@ -88,16 +101,20 @@ Result<> bring_up(int control, const std::string& name) {
   if (::ioctl(control, SIOCGIFFLAGS, &request) != 0) return fail_errno("cannot look at {}", name);
   if ((request.ifr_flags & IFF_UP) != 0) return {};
   request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
-  if (::ioctl(control, SIOCSIFFLAGS, &request) != 0) return fail_errno("cannot bring {} up (ip link set {} up)", name, name);
+  if (::ioctl(control, SIOCSIFFLAGS, &request) != 0)
+    return fail_errno("cannot bring {} up (ip link set {} up)", name, name);
   return {};
 }
 
 Result<u32> set_mtu(int control, const std::string& name, u32 mtu) {
   TRY_ASSIGN(ifreq request, request_for(name));
-  if (::ioctl(control, SIOCGIFMTU, &request) != 0) return fail_errno("cannot read the MTU of {}", name);
-  if (mtu == 0 || request.ifr_mtu == static_cast<int>(mtu)) return static_cast<u32>(request.ifr_mtu);
+  if (::ioctl(control, SIOCGIFMTU, &request) != 0)
+    return fail_errno("cannot read the MTU of {}", name);
+  if (mtu == 0 || request.ifr_mtu == static_cast<int>(mtu))
+    return static_cast<u32>(request.ifr_mtu);
   request.ifr_mtu = static_cast<int>(mtu);
-  if (::ioctl(control, SIOCSIFMTU, &request) != 0) return fail_errno("cannot give {} an MTU of {}", name, mtu);
+  if (::ioctl(control, SIOCSIFMTU, &request) != 0)
+    return fail_errno("cannot give {} an MTU of {}", name, mtu);
   return mtu;
 }
 
@@ -106,13 +123,16 @@ Result<u32> set_mtu(int control, const std::string& name, u32 mtu) {
 Result<OpenTap> set_up_tap(const TapOptions& options) {
   TRY_ASSIGN(OpenTap tap, options.fd >= 0 ? open_by_fd(options.fd) : open_by_name(options.name));
   const int size = kHeaderSize;
-  if (::ioctl(tap.fd.get(), TUNSETVNETHDRSZ, &size) != 0) return fail_errno("cannot set the offload header of {}", tap.name);
-  // A descriptor may come from another network namespace, where its device has no name of ours: it is taken as it is.
+  if (::ioctl(tap.fd.get(), TUNSETVNETHDRSZ, &size) != 0)
+    return fail_errno("cannot set the offload header of {}", tap.name);
+  // A descriptor may come from another network namespace, where its device has no name of ours: it
+  // is taken as it is.
   if (options.fd >= 0) return tap;
   TRY_ASSIGN(const base::UniqueFd control, control_socket());
   TRY_ASSIGN(tap.mtu, set_mtu(control.get(), tap.name, options.mtu));
   if (!options.ip.empty()) TRY(set_address(control.get(), tap.name, SIOCSIFADDR, options.ip));
-  if (!options.mask.empty()) TRY(set_address(control.get(), tap.name, SIOCSIFNETMASK, options.mask));
+  if (!options.mask.empty())
+    TRY(set_address(control.get(), tap.name, SIOCSIFNETMASK, options.mask));
   if (!options.bridge.empty()) TRY(join_bridge(control.get(), tap.name, options.bridge));
   TRY(bring_up(control.get(), tap.name));
   return tap;
@@ -126,7 +146,8 @@ Result<> set_tap_offloads(int fd, const GuestOffloads& offloads) {
     if (offloads.tso6) flags |= TUN_F_TSO6;
     if (offloads.ecn && (offloads.tso4 || offloads.tso6)) flags |= TUN_F_TSO_ECN;
   }
-  if (::ioctl(fd, TUNSETOFFLOAD, flags) != 0) return fail_errno("cannot set the offloads of a TAP to {:#x}", flags);
+  if (::ioctl(fd, TUNSETOFFLOAD, flags) != 0)
+    return fail_errno("cannot set the offloads of a TAP to {:#x}", flags);
   return {};
 }
 

@@ -21,6 +21,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   TRY(machine->add_serial());
   TRY(machine->add_console());
   TRY(machine->add_disks());
+  TRY(machine->add_nets());
   TRY(machine->add_rng());
   TRY(machine->add_vsock());
   TRY(machine->load());

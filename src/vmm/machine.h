@@ -86,6 +86,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> add_serial();
   Result<> add_console();
   Result<> add_disks();
+  Result<> add_nets();
   Result<> add_rng();
   Result<> add_vsock();
   Result<> load();

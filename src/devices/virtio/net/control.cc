@@ -26,8 +26,9 @@ void Net::process_control() {
       break;
     }
     if ((*chain)->readable_size() < sizeof(ControlHeader) || (*chain)->writable_size() < 1)
-      return broken(Error(fmt::format("a control command of {} readable and {} writable bytes (2 and 1 are the least)",
-                                      (*chain)->readable_size(), (*chain)->writable_size())));
+      return broken(Error(fmt::format(
+          "a control command of {} readable and {} writable bytes (2 and 1 are the least)",
+          (*chain)->readable_size(), (*chain)->writable_size())));
     Reader reader(**chain);
     const u8 answer = control(reader) ? kAckOk : kAckError;
     Writer writer(**chain, control_->memory());
@@ -42,15 +43,20 @@ bool Net::control(Reader& reader) {
   ControlHeader header;
   reader.read(header);
   switch (header.class_id) {
-    case kReceiveMode: return control_receive_mode(header.command, reader);
-    case kMacTable: return control_mac(header.command, reader);
+    case kReceiveMode:
+      return control_receive_mode(header.command, reader);
+    case kMacTable:
+      return control_mac(header.command, reader);
     case kAnnounce:
       if (!has(kGuestAnnounce) || header.command != 0) return false;
       announcing_ = false;
       return true;
-    case kQueues: return control_queues(header.command, reader);
-    case kOffloads: return control_offloads(header.command, reader);
-    default: return false;  // VLAN filters among them
+    case kQueues:
+      return control_queues(header.command, reader);
+    case kOffloads:
+      return control_offloads(header.command, reader);
+    default:
+      return false;  // VLAN filters among them
   }
 }
 
@@ -69,7 +75,9 @@ bool Net::control_mac(u8 command, Reader& reader) {
     return filter_.set_table(table);
   }
   Mac mac{};
-  if (command != kAddressSet || !has(kControlMac) || reader.remaining() != mac.size() || !reader.read(mac)) return false;
+  if (command != kAddressSet || !has(kControlMac) || reader.remaining() != mac.size() ||
+      !reader.read(mac))
+    return false;
   if ((mac[0] & 1) != 0 || mac == Mac{}) return false;
   filter_.set_mac(mac);
   return true;
@@ -77,7 +85,8 @@ bool Net::control_mac(u8 command, Reader& reader) {
 
 bool Net::control_queues(u8 command, Reader& reader) {
   u16 pairs = 0;
-  if (command != 0 || !has(kMultiqueue) || reader.remaining() != 2 || !reader.read(pairs)) return false;
+  if (command != 0 || !has(kMultiqueue) || reader.remaining() != 2 || !reader.read(pairs))
+    return false;
   if (pairs == 0 || pairs > options_.queue_pairs) return false;
   active_pairs_ = pairs;
   // The backend may have waited for buffers of a pair that is now out of use.
@@ -88,7 +97,9 @@ bool Net::control_queues(u8 command, Reader& reader) {
 
 bool Net::control_offloads(u8 command, Reader& reader) {
   u64 wanted = 0;
-  if (command != 0 || !has(kControlGuestOffloads) || reader.remaining() != sizeof(wanted) || !reader.read(wanted)) return false;
+  if (command != 0 || !has(kControlGuestOffloads) || reader.remaining() != sizeof(wanted) ||
+      !reader.read(wanted))
+    return false;
   if ((wanted & ~(features_ & kGuestOffloadFeatures)) != 0) return false;
   guest_offloads_ = wanted;
   backend_->offloads_changed();

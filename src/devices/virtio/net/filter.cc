@@ -6,12 +6,24 @@ namespace smol::devices::virtio {
 
 bool ReceiveFilter::set_mode(net_wire::ReceiveCommand command, bool on) {
   switch (command) {
-    case net_wire::kPromiscuous: modes_.promiscuous = on; return true;
-    case net_wire::kAllMulticast: modes_.all_multicast = on; return true;
-    case net_wire::kAllUnicast: modes_.all_unicast = on; return true;
-    case net_wire::kNoMulticast: modes_.no_multicast = on; return true;
-    case net_wire::kNoUnicast: modes_.no_unicast = on; return true;
-    case net_wire::kNoBroadcast: modes_.no_broadcast = on; return true;
+    case net_wire::kPromiscuous:
+      modes_.promiscuous = on;
+      return true;
+    case net_wire::kAllMulticast:
+      modes_.all_multicast = on;
+      return true;
+    case net_wire::kAllUnicast:
+      modes_.all_unicast = on;
+      return true;
+    case net_wire::kNoMulticast:
+      modes_.no_multicast = on;
+      return true;
+    case net_wire::kNoUnicast:
+      modes_.no_unicast = on;
+      return true;
+    case net_wire::kNoBroadcast:
+      modes_.no_broadcast = on;
+      return true;
   }
   return false;
 }
@@ -23,7 +35,8 @@ bool ReceiveFilter::read_list(ConstByteSpan& rest, Table& into) {
   if (count > rest.size() / sizeof(Mac)) return false;
   into.overflowed = count > kMostAddresses;
   into.addresses.resize(std::min<u64>(count, kMostAddresses));
-  for (std::size_t i = 0; i < into.addresses.size(); ++i) into.addresses[i] = base::load<Mac>(rest.data() + 6 * i);
+  for (std::size_t i = 0; i < into.addresses.size(); ++i)
+    into.addresses[i] = base::load<Mac>(rest.data() + 6 * i);
   rest = rest.subspan(sizeof(Mac) * count);
   return true;
 }

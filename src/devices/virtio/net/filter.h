@@ -1,6 +1,8 @@
-// Which frames the guest wants: its receive mode and address table (virtio 1.2, 5.1.6.5.1 and 5.1.6.5.2).
+// Which frames the guest wants: its receive mode and address table (virtio 1.2, 5.1.6.5.1
+// and 5.1.6.5.2).
 //
-// A fresh device is promiscuous until the driver says otherwise, so that a driver without the control queue gets everything.
+// A fresh device is promiscuous until the driver says otherwise, so that a driver without the
+// control queue gets everything.
 #pragma once
 
 #include <array>
@@ -21,7 +23,8 @@ class ReceiveFilter {
   void set_mac(const Mac& mac) { mac_ = mac; }
   const Mac& mac() const { return mac_; }
   bool set_mode(net_wire::ReceiveCommand command, bool on);
-  // The table as the driver sent it: two lists, each a 4-byte count and as many addresses. False: malformed, nothing changed.
+  // The table as the driver sent it: two lists, each a 4-byte count and as many addresses. False:
+  // malformed, nothing changed.
   bool set_table(ConstByteSpan table);
   // destination: the frame's first six bytes.
   bool wants(const Mac& destination) const;

@@ -1,4 +1,5 @@
-// The device's life, features and configuration. Receiving, sending and control have files of their own.
+// The device's life, features and configuration. Receiving, sending and control have files of their
+// own.
 #include "devices/virtio/net/net.h"
 
 #include "base/check.h"
@@ -30,8 +31,9 @@ Net::Net(base::EventLoop& loop, std::unique_ptr<net::Backend> backend, const Net
       loop_(loop),
       receive_limit_(options.rate_limit),
       transmit_limit_(options.rate_limit) {
-  offered_ = kMac | kStatus | kControlQueue | kControlReceive | kControlReceiveExtra | kControlMac | kGuestAnnounce |
-             kMergeableBuffers | kControlGuestOffloads | kGuestOffloadFeatures | transmit_features(backend_->accepts());
+  offered_ = kMac | kStatus | kControlQueue | kControlReceive | kControlReceiveExtra | kControlMac |
+             kGuestAnnounce | kMergeableBuffers | kControlGuestOffloads | kGuestOffloadFeatures |
+             transmit_features(backend_->accepts());
   if (options.mtu != 0) offered_ |= kMtu;
   if (options.queue_pairs > 1) offered_ |= kMultiqueue;
   queue_sizes_.assign(2u * options.queue_pairs, options.queue_size);
@@ -39,7 +41,9 @@ Net::Net(base::EventLoop& loop, std::unique_ptr<net::Backend> backend, const Net
   filter_.set_mac(options_.mac);
 }
 
-Result<std::unique_ptr<Net>> Net::create(base::EventLoop& loop, std::unique_ptr<net::Backend> backend, const NetOptions& options) {
+Result<std::unique_ptr<Net>> Net::create(base::EventLoop& loop,
+                                         std::unique_ptr<net::Backend> backend,
+                                         const NetOptions& options) {
   CHECK(options.queue_pairs >= 1 && options.queue_pairs <= kMostPairs);
   auto device = std::unique_ptr<Net>(new Net(loop, std::move(backend), options));
   TRY(device->create_timers());
@@ -64,10 +68,18 @@ bool Net::accept_features(u64 features) {
     u64 feature, one_of;
   };
   constexpr Dependency kDependencies[] = {
-      {kGuestTso4, kGuestChecksum},         {kGuestTso6, kGuestChecksum},        {kGuestEcn, kGuestTso4 | kGuestTso6},
-      {kHostTso4, kChecksum},               {kHostTso6, kChecksum},              {kHostEcn, kHostTso4 | kHostTso6},
-      {kHostUfo, kChecksum},                {kControlReceive, kControlQueue},    {kControlReceiveExtra, kControlReceive},
-      {kGuestAnnounce, kControlQueue},      {kMultiqueue, kControlQueue},        {kControlMac, kControlQueue},
+      {kGuestTso4, kGuestChecksum},
+      {kGuestTso6, kGuestChecksum},
+      {kGuestEcn, kGuestTso4 | kGuestTso6},
+      {kHostTso4, kChecksum},
+      {kHostTso6, kChecksum},
+      {kHostEcn, kHostTso4 | kHostTso6},
+      {kHostUfo, kChecksum},
+      {kControlReceive, kControlQueue},
+      {kControlReceiveExtra, kControlReceive},
+      {kGuestAnnounce, kControlQueue},
+      {kMultiqueue, kControlQueue},
+      {kControlMac, kControlQueue},
       {kControlGuestOffloads, kControlQueue},
   };
   for (const Dependency& dependency : kDependencies)
@@ -78,7 +90,8 @@ bool Net::accept_features(u64 features) {
 void Net::read_config(u64 offset, ByteSpan data) {
   Config config;
   std::memcpy(config.mac, filter_.mac().data(), sizeof(config.mac));
-  config.status = static_cast<u16>((link_up_ ? kStatusLinkUp : 0) | (announcing_ ? kStatusAnnounce : 0));
+  config.status =
+      static_cast<u16>((link_up_ ? kStatusLinkUp : 0) | (announcing_ ? kStatusAnnounce : 0));
   config.max_queue_pairs = options_.queue_pairs;
   config.mtu = options_.mtu;
   read_config_bytes(base::bytes_of(config), offset, data);
@@ -143,8 +156,9 @@ void Net::announce() {
 }
 
 std::vector<Counter> Net::counters() const {
-  return {{"rx_bytes", received_bytes_}, {"rx_frames", received_frames_}, {"rx_dropped", received_dropped_},
-          {"tx_bytes", sent_bytes_},     {"tx_frames", sent_frames_},     {"tx_dropped", sent_dropped_}};
+  return {{"rx_bytes", received_bytes_},     {"rx_frames", received_frames_},
+          {"rx_dropped", received_dropped_}, {"tx_bytes", sent_bytes_},
+          {"tx_frames", sent_frames_},       {"tx_dropped", sent_dropped_}};
 }
 
 }  // namespace smol::devices::virtio

@@ -1,16 +1,19 @@
 // Network device (virtio 1.2, section 5.1) over a net::Backend.
 //
-// Frames are not copied here. A frame that the guest sends goes to the backend as the guest's own buffers; for one that it
-// receives, reserve() takes as many receive buffers from the queue as the frame may need, the backend fills them, and commit()
-// gives back those that were used (several for one frame when buffers are mergeable). Buffers that were taken and not used are
-// held for the next frame. The driver is told once a burst.
+// Frames are not copied here. A frame that the guest sends goes to the backend as the guest's own
+// buffers; for one that it receives, reserve() takes as many receive buffers from the queue as the
+// frame may need, the backend fills them, and commit() gives back those that were used (several for
+// one frame when buffers are mergeable). Buffers that were taken and not used are held for the next
+// frame. The driver is told once a burst.
 //
-// Control: receive mode, address table, MAC, queue pairs, announcement, receive offloads. VLAN filters are not offered: the guest
-// filters itself. Several queue pairs are served by the one device loop; what they give is that the guest's CPUs send and receive
-// side by side. A frame that breaks the rules is dropped and counted; a chain that no driver would build (no room for the header,
-// a wrong direction) makes the device ask for a reset.
+// Control: receive mode, address table, MAC, queue pairs, announcement, receive offloads. VLAN
+// filters are not offered: the guest filters itself. Several queue pairs are served by the one
+// device loop; what they give is that the guest's CPUs send and receive side by side. A frame that
+// breaks the rules is dropped and counted; a chain that no driver would build (no room for the
+// header, a wrong direction) makes the device ask for a reset.
 //
-// Threads: device.h. The control queue is served on the notifying vCPU's thread, as drivers spin for it.
+// Threads: device.h. The control queue is served on the notifying vCPU's thread, as drivers spin
+// for it.
 #pragma once
 
 #include <memory>
@@ -26,10 +29,10 @@
 namespace smol::devices::virtio {
 
 struct NetOptions {
-  Mac mac{};            // unicast
-  u16 mtu = 0;          // 0: not told to the guest
-  u16 queue_pairs = 1;  // 1..32
-  u16 queue_size = 256;  // a power of two
+  Mac mac{};                           // unicast
+  u16 mtu = 0;                         // 0: not told to the guest
+  u16 queue_pairs = 1;                 // 1..32
+  u16 queue_size = 256;                // a power of two
   base::RateLimiterConfig rate_limit;  // applied to each direction by itself
 };
 
@@ -38,12 +41,15 @@ class Net final : public VirtioDevice, private net::FrameSink {
   static constexpr u16 kMostPairs = 32;
 
   // loop outlives the device.
-  static Result<std::unique_ptr<Net>> create(base::EventLoop& loop, std::unique_ptr<net::Backend> backend, const NetOptions& options);
+  static Result<std::unique_ptr<Net>> create(base::EventLoop& loop,
+                                             std::unique_ptr<net::Backend> backend,
+                                             const NetOptions& options);
   ~Net() override;
 
   // With mutex() held. A link that is down carries nothing.
   void set_link(bool up);
-  // Asks the driver to tell the network where it is now (5.1.6.5.4), after the machine moved or woke up.
+  // Asks the driver to tell the network where it is now (5.1.6.5.4), after the machine moved or
+  // woke up.
   void announce();
 
   std::string_view name() const override { return "virtio-net"; }
@@ -65,8 +71,8 @@ class Net final : public VirtioDevice, private net::FrameSink {
     // Receive chains that were taken from the queue; those from `first` on are not used yet.
     std::vector<Chain> held;
     std::size_t first = 0;
-    bool starved = false;   // the backend waits for receive buffers
-    bool stalled = false;   // the backend, or the rate, lets nothing go out now
+    bool starved = false;    // the backend waits for receive buffers
+    bool stalled = false;    // the backend, or the rate, lets nothing go out now
     bool unflushed = false;  // commit() since the last flush()
   };
   enum class Sent { kDone, kBusy, kBroken };
@@ -75,7 +81,9 @@ class Net final : public VirtioDevice, private net::FrameSink {
   Result<> create_timers();
   bool has(u64 feature) const { return (features_ & feature) != 0; }
   void broken(const Error& reason);
-  u16 control_index() const { return has(net_wire::kMultiqueue) ? static_cast<u16>(2 * pairs_.size()) : u16{2}; }
+  u16 control_index() const {
+    return has(net_wire::kMultiqueue) ? static_cast<u16>(2 * pairs_.size()) : u16{2};
+  }
 
   // receive.cc: FrameSink
   std::span<const iovec> reserve(u32 bytes) override;
@@ -128,16 +136,16 @@ class Net final : public VirtioDevice, private net::FrameSink {
   u64 features_ = 0;
   u64 guest_offloads_ = 0;  // of kGuestOffloadFeatures, what is on now
   u16 active_pairs_ = 1;
-  u16 steered_ = 0;        // backend's word
-  u16 transmit_pair_ = 0;  // of the frame in transmit()
-  bool broken_ = false;    // a reset was asked for
-  bool receive_held_back_ = false;   // by the rate
+  u16 steered_ = 0;                 // backend's word
+  u16 transmit_pair_ = 0;           // of the frame in transmit()
+  bool broken_ = false;             // a reset was asked for
+  bool receive_held_back_ = false;  // by the rate
   bool announcing_ = false;
   ReceiveFilter filter_;
 
   // The open reservation: buffers for header and frame, then for the frame alone.
   Pair* reserved_pair_ = nullptr;
-  u32 reserved_ = 0;        // bytes; 0: none
+  u32 reserved_ = 0;  // bytes; 0: none
   std::vector<iovec> room_;
   bool bounced_ = false;
   std::unique_ptr<u8[]> bounce_;

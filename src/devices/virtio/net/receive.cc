@@ -1,4 +1,5 @@
-// From the backend to the guest: reservations in the guest's receive buffers (virtio 1.2, 5.1.6.3 and 5.1.6.4).
+// From the backend to the guest: reservations in the guest's receive buffers (virtio 1.2, 5.1.6.3
+// and 5.1.6.4).
 #include <algorithm>
 
 #include "base/check.h"
@@ -10,7 +11,8 @@ using namespace net_wire;
 
 namespace {
 
-// A frame in more pieces than this is put together first: no driver builds such chains, and system calls take 1024.
+// A frame in more pieces than this is put together first: no driver builds such chains, and system
+// calls take 1024.
 constexpr std::size_t kMostBuffers = 256;
 // Used chains at the front of the held ones are cleared away at this number.
 constexpr std::size_t kCompactAt = 64;
@@ -38,7 +40,8 @@ u64 copy_buffers(std::span<const iovec> from, std::span<const iovec> into) {
     for (u64 taken = 0; taken < piece.iov_len;) {
       if (at == into.size()) return done;
       const u64 count = std::min(piece.iov_len - taken, into[at].iov_len - into_offset);
-      std::memcpy(static_cast<u8*>(into[at].iov_base) + into_offset, static_cast<const u8*>(piece.iov_base) + taken, count);
+      std::memcpy(static_cast<u8*>(into[at].iov_base) + into_offset,
+                  static_cast<const u8*>(piece.iov_base) + taken, count);
       taken += count;
       done += count;
       into_offset += count;
@@ -93,8 +96,9 @@ bool Net::take_chain(Pair& pair) {
     }
     const Chain& got = **chain;
     if (!got.readable().empty() || got.writable_size() < sizeof(Header)) {
-      broken(Error(fmt::format("a receive buffer of {} writable and {} readable bytes ({} writable ones are the least)",
-                               got.writable_size(), got.readable_size(), sizeof(Header))));
+      broken(Error(fmt::format(
+          "a receive buffer of {} writable and {} readable bytes ({} writable ones are the least)",
+          got.writable_size(), got.readable_size(), sizeof(Header))));
       return false;
     }
     pair.held.push_back(std::move(**chain));
@@ -126,8 +130,8 @@ bool Net::gather(Pair& pair, u32 bytes) {
   return true;
 }
 
-// The guest's buffers are too small (without mergeable ones a frame must fit one chain) or too many pieces: the backend gets a
-// buffer of ours, and commit() sees what fits.
+// The guest's buffers are too small (without mergeable ones a frame must fit one chain) or too many
+// pieces: the backend gets a buffer of ours, and commit() sees what fits.
 void Net::use_bounce_buffer(u32 bytes) {
   if (!bounce_) bounce_ = std::make_unique<u8[]>(net::kMaxFrame);
   room_.assign(1, {bounce_.get(), bytes});
@@ -154,7 +158,8 @@ void Net::commit(u32 bytes, const net::OffloadHeader& offload) {
     return;
   }
   // Not mergeable: the one chain holds the frame, or the frame is lost.
-  if (bounced_ && !has(kMergeableBuffers) && pair.held[pair.first].writable_size() < sizeof(Header) + bytes) {
+  if (bounced_ && !has(kMergeableBuffers) &&
+      pair.held[pair.first].writable_size() < sizeof(Header) + bytes) {
     ++received_dropped_;
     return;
   }
@@ -171,7 +176,8 @@ void Net::put_back(Pair& pair, u32 bytes, const net::OffloadHeader& offload) {
   Header header{.offload = offload, .buffer_count = 0};
   if (!has(kGuestChecksum)) header.offload.flags = 0;
   u64 left = sizeof(Header) + u64{bytes};
-  for (std::size_t i = pair.first; left != 0; ++i, ++header.buffer_count) left -= std::min(left, pair.held[i].writable_size());
+  for (std::size_t i = pair.first; left != 0; ++i, ++header.buffer_count)
+    left -= std::min(left, pair.held[i].writable_size());
   scatter(pair.held[pair.first].writable(), 0, base::bytes_of(header));
   left = sizeof(Header) + u64{bytes};
   ConstByteSpan bounced = bounced_ ? ConstByteSpan(bounce_.get(), bytes) : ConstByteSpan();
@@ -180,7 +186,8 @@ void Net::put_back(Pair& pair, u32 bytes, const net::OffloadHeader& offload) {
   for (u16 i = 0; i < header.buffer_count; ++i) {
     Chain& chain = pair.held[pair.first++];
     const u64 used = std::min(left, chain.writable_size());
-    scatter(chain.writable(), offset, bounced.first(std::min<u64>(bounced.size(), used - std::min(used, offset))));
+    scatter(chain.writable(), offset,
+            bounced.first(std::min<u64>(bounced.size(), used - std::min(used, offset))));
     bounced = bounced.subspan(std::min<u64>(bounced.size(), used - std::min(used, offset)));
     offset = 0;
     u64 noted = used;
@@ -202,11 +209,13 @@ void Net::put_back(Pair& pair, u32 bytes, const net::OffloadHeader& offload) {
 
 bool Net::deliver(std::span<const iovec> frame, const net::OffloadHeader& offload) {
   const u64 size = size_of(frame);
-  if (host_ != nullptr && (size == 0 || size > net::kMaxFrame || !link_up_ || !filter_.wants(destination_of(frame)))) {
+  if (host_ != nullptr &&
+      (size == 0 || size > net::kMaxFrame || !link_up_ || !filter_.wants(destination_of(frame)))) {
     ++received_dropped_;
     return true;
   }
-  const std::span<const iovec> room = reserve(static_cast<u32>(std::min<u64>(size, net::kMaxFrame)));
+  const std::span<const iovec> room =
+      reserve(static_cast<u32>(std::min<u64>(size, net::kMaxFrame)));
   if (room.empty()) return false;
   copy_buffers(frame, room);
   commit(static_cast<u32>(size), offload);
@@ -216,7 +225,8 @@ bool Net::deliver(std::span<const iovec> frame, const net::OffloadHeader& offloa
 void Net::flush() {
   if (host_ == nullptr || broken_) return;
   for (std::size_t i = 0; i < pairs_.size(); ++i)
-    if (std::exchange(pairs_[i].unflushed, false) && pairs_[i].receive->should_notify()) host_->notify_used(static_cast<u16>(2 * i));
+    if (std::exchange(pairs_[i].unflushed, false) && pairs_[i].receive->should_notify())
+      host_->notify_used(static_cast<u16>(2 * i));
 }
 
 net::GuestOffloads Net::offloads() const {

@@ -12,7 +12,8 @@ namespace {
 // One turn of the loop takes so many chains and (about) so many bytes from a queue.
 constexpr u32 kChainsPerTurn = 256;
 constexpr u64 kBytesPerTurn = 4 * kMiB;
-// Chains go back to the driver in groups, so that a driver on another CPU reuses them while the turn goes on.
+// Chains go back to the driver in groups, so that a driver on another CPU reuses them while the
+// turn goes on.
 constexpr u32 kPublishEvery = 16;
 constexpr std::size_t kMostBuffers = 512;
 
@@ -27,7 +28,8 @@ void Net::process_transmit(u16 index) {
   Sent result;
   do {
     result = send_chains(pair, served);
-  } while (result == Sent::kDone && served < kChainsPerTurn && pair.transmit->enable_notifications());
+  } while (result == Sent::kDone && served < kChainsPerTurn &&
+           pair.transmit->enable_notifications());
   pair.transmit->publish();
   if (served != 0) backend_->transmit_done();
   if (result == Sent::kBroken || broken_) return;
@@ -68,13 +70,16 @@ Net::Sent Net::send_chains(Pair& pair, u32& served) {
 Net::Sent Net::send_chain(const Chain& chain) {
   Header header;
   if (!chain.writable().empty() || !Reader(chain).read(header)) {
-    broken(Error(fmt::format("a frame to send in {} readable and {} writable bytes (only readable ones, a header of {} first)",
-                             chain.readable_size(), chain.writable_size(), sizeof(Header))));
+    broken(
+        Error(fmt::format("a frame to send in {} readable and {} writable bytes (only readable "
+                          "ones, a header of {} first)",
+                          chain.readable_size(), chain.writable_size(), sizeof(Header))));
     return Sent::kBroken;
   }
   header.offload.flags &= net::OffloadHeader::kNeedsChecksum;
   const u64 size = chain.readable_size() - sizeof(Header);
-  if (size < net::kEthernetHeader || size > net::kMaxFrame || !link_up_ || !plausible(header.offload, size)) {
+  if (size < net::kEthernetHeader || size > net::kMaxFrame || !link_up_ ||
+      !plausible(header.offload, size)) {
     ++sent_dropped_;
     return Sent::kDone;
   }
@@ -88,7 +93,8 @@ Net::Sent Net::send_chain(const Chain& chain) {
     sending_.push_back({segment.host + skip, segment.size - skip});
     skip = 0;
   }
-  if (sending_.size() > kMostBuffers) {  // no driver does this: put together for the backend's system call
+  if (sending_.size() >
+      kMostBuffers) {  // no driver does this: put together for the backend's system call
     if (!linear_) linear_ = std::make_unique<u8[]>(net::kMaxFrame);
     Reader reader(chain);
     reader.skip(sizeof(Header));
@@ -102,8 +108,8 @@ Net::Sent Net::send_chain(const Chain& chain) {
   return Sent::kDone;
 }
 
-// Offsets inside the frame, kinds that were negotiated. A frame that is not so is dropped, as its checksum or its pieces could not
-// be made.
+// Offsets inside the frame, kinds that were negotiated. A frame that is not so is dropped, as its
+// checksum or its pieces could not be made.
 bool Net::plausible(const net::OffloadHeader& offload, u64 frame_size) const {
   if ((offload.flags & net::OffloadHeader::kNeedsChecksum) != 0) {
     if (!has(kChecksum)) return false;
@@ -112,13 +118,21 @@ bool Net::plausible(const net::OffloadHeader& offload, u64 frame_size) const {
   if (offload.gso_type == net::OffloadHeader::kNone) return true;
   u64 needed = 0;
   switch (offload.gso_type & ~net::OffloadHeader::kEcn) {
-    case net::OffloadHeader::kTcp4: needed = kHostTso4; break;
-    case net::OffloadHeader::kTcp6: needed = kHostTso6; break;
-    case net::OffloadHeader::kUdp: needed = kHostUfo; break;
-    default: return false;
+    case net::OffloadHeader::kTcp4:
+      needed = kHostTso4;
+      break;
+    case net::OffloadHeader::kTcp6:
+      needed = kHostTso6;
+      break;
+    case net::OffloadHeader::kUdp:
+      needed = kHostUfo;
+      break;
+    default:
+      return false;
   }
   if ((offload.gso_type & net::OffloadHeader::kEcn) != 0) needed |= kHostEcn;
-  return (features_ & needed) == needed && offload.gso_size != 0 && (offload.flags & net::OffloadHeader::kNeedsChecksum) != 0;
+  return (features_ & needed) == needed && offload.gso_size != 0 &&
+         (offload.flags & net::OffloadHeader::kNeedsChecksum) != 0;
 }
 
 void Net::transmit_again() {

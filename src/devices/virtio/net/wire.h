@@ -1,4 +1,5 @@
-// What driver and network device say to each other: feature bits, configuration, headers, control commands (virtio 1.2, 5.1).
+// What driver and network device say to each other: feature bits, configuration, headers, control
+// commands (virtio 1.2, 5.1).
 #pragma once
 
 #include "base/bytes.h"
@@ -53,9 +54,23 @@ struct ControlHeader {
   u8 class_id = 0, command = 0;
 };
 inline constexpr u8 kAckOk = 0, kAckError = 1;
-enum ControlClass : u8 { kReceiveMode = 0, kMacTable = 1, kVlan = 2, kAnnounce = 3, kQueues = 4, kOffloads = 5 };
+enum ControlClass : u8 {
+  kReceiveMode = 0,
+  kMacTable = 1,
+  kVlan = 2,
+  kAnnounce = 3,
+  kQueues = 4,
+  kOffloads = 5
+};
 // kReceiveMode
-enum ReceiveCommand : u8 { kPromiscuous = 0, kAllMulticast, kAllUnicast, kNoMulticast, kNoUnicast, kNoBroadcast };
+enum ReceiveCommand : u8 {
+  kPromiscuous = 0,
+  kAllMulticast,
+  kAllUnicast,
+  kNoMulticast,
+  kNoUnicast,
+  kNoBroadcast
+};
 // kMacTable
 inline constexpr u8 kTableSet = 0, kAddressSet = 1;
 
