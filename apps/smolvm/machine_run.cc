@@ -78,8 +78,8 @@ Result<> add_root(const MachineRun& request, Plan& plan) {
       plan.options.monitor_arguments.insert(
           plan.options.monitor_arguments.end(),
           {"--disk", fmt::format("path={},readonly=on", request.rootfs)});
-      plan.options.config.root_kind = SMOL_ROOT_OVERLAY;
-      plan.options.config.root_device = kRootDevice;
+      plan.options.setup.root.kind = SMOL_ROOT_OVERLAY;
+      plan.options.setup.root.device = kRootDevice;
     }
   }
   if (!request.initrd.empty()) {
@@ -138,7 +138,7 @@ Result<> add_command(const MachineRun& request, Plan& plan) {
   TRY_ASSIGN(options.config.environment, machines::parse_environment(request.environment));
   options.config.directory = request.directory;
   options.config.user = request.user;
-  options.config.hostname = request.hostname;
+  options.setup.hostname = request.hostname;
   options.config.tty = request.tty;
   if (request.tty && ::isatty(STDIN_FILENO) == 0)
     return fail("-t needs a terminal on standard input");

@@ -21,6 +21,9 @@
 
 extern char** environ;
 
+bool programs_lead_sessions;
+int failed_start_status;
+
 struct streams {
   int in[2];  /* [0] the program's end */
   int out[2]; /* [1] the program's end; with a tty the terminal: [0] ours, [1] the program's */
@@ -78,16 +81,25 @@ static bool open_streams(const struct run_config* config, struct streams* stream
   return good || fail(failure, "the program's streams: %s", strerror(errno));
 }
 
-static void take_streams(const struct streams* streams, bool tty, const struct user* user) {
+/* Without streams: nothing comes in, everything goes to one file. */
+static bool open_log(const char* path, struct streams* streams, struct failure* failure) {
+  streams->in[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  streams->out[1] = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_CLOEXEC, 0640);
+  if (streams->out[1] < 0) return fail(failure, "log %.200s: %s", path, strerror(errno));
+  streams->err[1] = fcntl(streams->out[1], F_DUPFD_CLOEXEC, 3);
+  return (streams->in[0] >= 0 && streams->err[1] >= 0) ||
+         fail(failure, "the program's streams: %s", strerror(errno));
+}
+
+static void take_streams(const struct streams* streams, bool tty, bool detached,
+                         const struct user* user) {
   int in = tty ? streams->out[1] : streams->in[0];
   int out = streams->out[1];
   int err = tty ? streams->out[1] : streams->err[1];
-  if (tty) {
-    setsid();
-    ioctl(out, TIOCSCTTY, 0);
-  }
+  if (tty || programs_lead_sessions || detached) setsid();
+  if (tty) ioctl(out, TIOCSCTTY, 0);
   /* /dev/stdout must open for the user too. */
-  if (user->uid != 0) {
+  if (user->uid != 0 && !detached) {
     fchown(out, user->uid, tty ? (gid_t)-1 : user->gid);
     if (!tty) fchown(err, user->uid, user->gid);
     if (!tty && streams->in[1] >= 0) fchown(in, user->uid, user->gid);
@@ -105,9 +117,10 @@ static void reset_signals(void) {
 }
 
 _Noreturn static void run_child(const struct run_config* config, const struct user* user,
-                                const struct streams* streams, bool tty, int report) {
+                                const struct streams* streams, bool detached, int report) {
   struct failure failure = {.text = ""};
-  take_streams(streams, tty, user);
+  bool tty = (config->head.flags & SMOL_CONFIG_TTY) != 0;
+  take_streams(streams, tty, detached, user);
   reset_signals();
   set_oom_score("0");
   bool good = true;
@@ -130,7 +143,11 @@ _Noreturn static void run_child(const struct run_config* config, const struct us
   environ = config->environment;
   execvp(config->arguments[0], config->arguments);
   int error = errno;
-  dprintf(2, "smol-init: cannot run '%s': %s\n", config->arguments[0], strerror(error));
+  if (detached) {
+    dprintf(report, "cannot run '%.300s': %s", config->arguments[0], strerror(error));
+  } else {
+    dprintf(2, "smol-init: cannot run '%s': %s\n", config->arguments[0], strerror(error));
+  }
   _exit(error == ENOENT || error == ENOTDIR ? 127 : 126);
 }
 
@@ -146,7 +163,9 @@ static bool await_start(int report, pid_t pid, struct failure* failure) {
   }
   text[used] = '\0';
   if (used == 0) return true;
-  waitpid(pid, NULL, 0);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  failed_start_status = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
   return fail(failure, "%s", text);
 }
 
@@ -160,7 +179,7 @@ bool start_child(const struct run_config* config, const struct user* user, struc
   if (good && pipe2(report, O_CLOEXEC) != 0) good = fail(failure, "a pipe: %s", strerror(errno));
   if (good && (child->pid = fork()) < 0)
     good = fail(failure, "starting the program: %s", strerror(errno));
-  if (good && child->pid == 0) run_child(config, user, &streams, child->tty, report[1]);
+  if (good && child->pid == 0) run_child(config, user, &streams, false, report[1]);
   if (good) {
     close(report[1]);
     report[1] = -1;
@@ -181,4 +200,23 @@ bool start_child(const struct run_config* config, const struct user* user, struc
   close_pair(report);
   close_streams(&streams);
   return good;
+}
+
+pid_t start_detached(const struct run_config* config, const struct user* user,
+                     const char* default_log, struct failure* failure) {
+  struct streams streams = {.in = {-1, -1}, .out = {-1, -1}, .err = {-1, -1}};
+  int report[2] = {-1, -1};
+  pid_t pid = -1;
+  bool good = open_log(config->log[0] != '\0' ? config->log : default_log, &streams, failure);
+  if (good && pipe2(report, O_CLOEXEC) != 0) good = fail(failure, "a pipe: %s", strerror(errno));
+  if (good && (pid = fork()) < 0) good = fail(failure, "starting the program: %s", strerror(errno));
+  if (good && pid == 0) run_child(config, user, &streams, true, report[1]);
+  if (good) {
+    close(report[1]);
+    report[1] = -1;
+    good = await_start(report[0], pid, failure);
+  }
+  close_pair(report);
+  close_streams(&streams);
+  return good ? pid : -1;
 }

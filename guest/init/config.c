@@ -19,11 +19,12 @@ static bool check_head(const struct smol_config_head* head, struct failure* fail
     return fail(failure, "protocol: CONFIG has version %u, this init speaks %u", head->version,
                 SMOL_PROTOCOL_VERSION);
   }
-  if ((head->flags & ~(uint32_t)(SMOL_CONFIG_TTY | SMOL_CONFIG_STDIN)) != 0) {
+  const uint32_t known = SMOL_CONFIG_TTY | SMOL_CONFIG_STDIN | SMOL_CONFIG_DETACHED;
+  if ((head->flags & ~known) != 0) {
     return fail(failure, "protocol: CONFIG has unknown flags %#x", head->flags);
   }
-  if (head->root > SMOL_ROOT_READONLY) {
-    return fail(failure, "protocol: CONFIG has unknown root kind %u", head->root);
+  if ((head->flags & SMOL_CONFIG_DETACHED) != 0 && head->flags != SMOL_CONFIG_DETACHED) {
+    return fail(failure, "protocol: a detached program has neither terminal nor input");
   }
   if (head->argc == 0) return fail(failure, "protocol: CONFIG names no program");
   if (head->argc > SMOL_MAX_STRINGS || head->envc > SMOL_MAX_STRINGS ||
@@ -33,8 +34,10 @@ static bool check_head(const struct smol_config_head* head, struct failure* fail
   return true;
 }
 
-bool parse_config(char* payload, size_t size, struct run_config* config, struct failure* failure) {
+bool parse_config(char* payload, size_t size, size_t spare, struct run_config* config,
+                  struct failure* failure) {
   memset(config, 0, sizeof *config);
+  config->spare = spare;
   if (size < sizeof config->head)
     return fail(failure, "protocol: CONFIG of %zu bytes is short", size);
   memcpy(&config->head, payload, sizeof config->head);
@@ -42,15 +45,14 @@ bool parse_config(char* payload, size_t size, struct run_config* config, struct 
   char* at = payload + sizeof config->head;
   char* end = payload + size;
   const char** leading[SMOL_CONFIG_LEADING_STRINGS] = {&config->directory, &config->user,
-                                                       &config->hostname, &config->root_device,
-                                                       &config->root_type};
+                                                       &config->log};
   for (size_t i = 0; i < SMOL_CONFIG_LEADING_STRINGS; i++) {
     *leading[i] = next_string(&at, end);
     if (*leading[i] == NULL) return fail(failure, "protocol: CONFIG ends inside its strings");
   }
   size_t argc = config->head.argc;
   size_t envc = config->head.envc;
-  char** table = calloc(argc + 1 + envc + SPARE_ENVIRONMENT + 1, sizeof *table);
+  char** table = calloc(argc + 1 + envc + spare + 1, sizeof *table);
   if (table == NULL) return fail(failure, "no memory for %zu arguments", argc + envc);
   config->arguments = table;
   config->environment = table + argc + 1;
@@ -64,9 +66,6 @@ bool parse_config(char* payload, size_t size, struct run_config* config, struct 
   }
   if (at != end) return fail(failure, "protocol: CONFIG has bytes after its last string");
   if (config->arguments[0][0] == '\0') return fail(failure, "the program's name is empty");
-  if (config->head.root != SMOL_ROOT_INITRAMFS && config->root_device[0] == '\0') {
-    return fail(failure, "protocol: CONFIG names no root device");
-  }
   return true;
 }
 
@@ -80,7 +79,7 @@ const char* environment_value(const struct run_config* config, const char* name)
 
 void add_environment(struct run_config* config, char* entry) {
   char** at = config->environment;
-  size_t room = config->head.envc + SPARE_ENVIRONMENT;
+  size_t room = config->head.envc + config->spare;
   while (*at != NULL) at++;
   if ((size_t)(at - config->environment) < room) *at = entry;
 }

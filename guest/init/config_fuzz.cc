@@ -19,16 +19,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size >= sizeof(smol_config_head) && (data[0] & 1) != 0) {
     smol_config_head head;
     std::memcpy(&head, bytes.data(), sizeof head);
-    head = {.version = 1,
+    head = {.version = SMOL_PROTOCOL_VERSION,
             .flags = head.flags & 3,
-            .root = head.root & 3,
             .argc = 1 + head.argc % 8,
             .envc = head.envc % 8,
+            .timeout_ms = head.timeout_ms,
             .window = head.window};
     std::memcpy(bytes.data(), &head, sizeof head);
   }
   run_config config;
-  if (parse_config(bytes.data(), bytes.size(), &config, &reason)) {
+  if (parse_config(bytes.data(), bytes.size(), SPARE_ENVIRONMENT, &config, &reason)) {
     std::size_t total = std::strlen(config.directory) + std::strlen(config.user);
     for (char** text = config.arguments; *text != nullptr; ++text) total += std::strlen(*text);
     for (char** text = config.environment; *text != nullptr; ++text) total += std::strlen(*text);

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,27 +24,25 @@ struct Parsed {
   std::string bytes;
 
   explicit Parsed(std::string from) : bytes(std::move(from)) {
-    good = parse_config(bytes.data(), bytes.size(), &config, &reason);
+    good = parse_config(bytes.data(), bytes.size(), SPARE_ENVIRONMENT, &config, &reason);
   }
   Parsed(const Parsed&) = delete;
   ~Parsed() { std::free(config.arguments); }
 };
 
-constexpr smol_config_head kHead{.version = 1,
+constexpr smol_config_head kHead{.version = SMOL_PROTOCOL_VERSION,
                                  .flags = SMOL_CONFIG_TTY,
-                                 .root = SMOL_ROOT_OVERLAY,
                                  .argc = 2,
                                  .envc = 1,
+                                 .timeout_ms = 0,
                                  .window = {24, 80}};
 
 TEST(Config, WholeOneIsRead) {
-  Parsed parsed(payload(kHead, {"/srv", "www", "box", "/dev/vda", "ext4", "sh", "-c", "A=b=c"}));
+  Parsed parsed(payload(kHead, {"/srv", "www", "/log", "sh", "-c", "A=b=c"}));
   ASSERT_TRUE(parsed.good) << parsed.reason.text;
   EXPECT_STREQ(parsed.config.directory, "/srv");
   EXPECT_STREQ(parsed.config.user, "www");
-  EXPECT_STREQ(parsed.config.hostname, "box");
-  EXPECT_STREQ(parsed.config.root_device, "/dev/vda");
-  EXPECT_STREQ(parsed.config.root_type, "ext4");
+  EXPECT_STREQ(parsed.config.log, "/log");
   EXPECT_STREQ(parsed.config.arguments[1], "-c");
   EXPECT_EQ(parsed.config.arguments[2], nullptr);
   EXPECT_STREQ(environment_value(&parsed.config, "A"), "b=c");
@@ -52,7 +51,7 @@ TEST(Config, WholeOneIsRead) {
 }
 
 TEST(Config, EveryCutIsRefused) {
-  const std::string whole = payload(kHead, {"", "", "", "/dev/vda", "", "sh", "-c", "A=b"});
+  const std::string whole = payload(kHead, {"", "", "", "sh", "-c", "A=b"});
   for (std::size_t size = 0; size < whole.size(); ++size) {
     Parsed parsed(whole.substr(0, size));
     EXPECT_FALSE(parsed.good) << size;
@@ -66,12 +65,12 @@ TEST(Config, CountsThatWrapAreRefused) {
   smol_config_head head = kHead;
   head.argc = 0x80000001;
   head.envc = 0x80000000;
-  Parsed parsed(payload(head, {"", "", "", "/dev/vda", "", "sh"}));
+  Parsed parsed(payload(head, {"", "", "", "sh"}));
   EXPECT_FALSE(parsed.good);
 }
 
 TEST(Config, SpareEnvironmentIsBounded) {
-  Parsed parsed(payload(kHead, {"", "", "", "/dev/vda", "", "sh", "-c", "A=b"}));
+  Parsed parsed(payload(kHead, {"", "", "", "sh", "-c", "A=b"}));
   ASSERT_TRUE(parsed.good);
   char entries[][4] = {"B=1", "C=1", "D=1", "E=1", "F=1", "G=1"};
   for (char* entry : entries) add_environment(&parsed.config, entry);
@@ -79,11 +78,22 @@ TEST(Config, SpareEnvironmentIsBounded) {
   EXPECT_EQ(environment_value(&parsed.config, "F"), nullptr);
 }
 
+TEST(Config, ADetachedProgramHasNoStreams) {
+  smol_config_head head = kHead;
+  head.flags = SMOL_CONFIG_DETACHED;
+  EXPECT_TRUE(Parsed(payload(head, {"", "", "", "sh", "-c", "A=b"})).good);
+  head.flags = SMOL_CONFIG_DETACHED | SMOL_CONFIG_STDIN;
+  EXPECT_FALSE(Parsed(payload(head, {"", "", "", "sh", "-c", "A=b"})).good);
+}
+
 TEST(Frames, OnlyTheHostsTypesWithinTheirBounds) {
-  for (unsigned type = 0; type < 32; ++type) {
-    const bool hosts = type == SMOL_FRAME_CONFIG || type == SMOL_FRAME_STDIN ||
-                       type == SMOL_FRAME_STDIN_EOF || type == SMOL_FRAME_WINSIZE ||
-                       type == SMOL_FRAME_SIGNAL;
+  const std::set<unsigned> of_the_host = {
+      SMOL_FRAME_CONFIG,   SMOL_FRAME_STDIN,    SMOL_FRAME_STDIN_EOF, SMOL_FRAME_WINSIZE,
+      SMOL_FRAME_SIGNAL,   SMOL_FRAME_SETUP,    SMOL_FRAME_AGENT,     SMOL_FRAME_EXEC,
+      SMOL_FRAME_COPY_IN,  SMOL_FRAME_COPY_OUT, SMOL_FRAME_DATA,      SMOL_FRAME_DATA_END,
+      SMOL_FRAME_SHUTDOWN, SMOL_FRAME_STATS,    SMOL_FRAME_CONNECT};
+  for (unsigned type = 0; type < 64; ++type) {
+    const bool hosts = of_the_host.contains(type);
     const std::size_t bound = host_frame_bound(static_cast<uint16_t>(type));
     EXPECT_EQ(bound != 0, hosts) << type;
     failure reason{};

@@ -4,12 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/io.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "guest/init/init.h"
+
+#ifndef FIFREEZE /* linux/fs.h, which musl does not have */
+#define FIFREEZE _IOWR('X', 119, int)
+#endif
 
 void write_boot_marker(void) {
   /* Not every kernel has ioperm, and not every monitor listens: then nobody counts. */
@@ -35,6 +41,10 @@ void say(const char* text) {
   if (length >= (int)sizeof line) length = sizeof line - 1;
   ssize_t ignored = write(2, line, (size_t)length); /* a console that takes nothing has no reader */
   (void)ignored;
+}
+
+void say_failure(const struct failure* failure) {
+  if (failure->text[0] != '\0') say(failure->text);
 }
 
 const char* kernel_command_line(void) {
@@ -88,6 +98,34 @@ void kill_everything(void) {
     }
     if (pid < 0) return;
     nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
+  }
+}
+
+static int kept_mounts[4];
+static int kept_count;
+
+void remember_to_settle(const char* path) {
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  if (kept_count == (int)(sizeof kept_mounts / sizeof kept_mounts[0])) {
+    close(fd);
+  } else {
+    kept_mounts[kept_count++] = fd;
+  }
+}
+
+void settle_file_systems(void) {
+  sync();
+  if (kept_count == 0) return;
+  /* The overlay first: it writes to what lies below. */
+  mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
+  for (int i = kept_count; i-- > 0;) {
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", kept_mounts[i]);
+    if (mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0) continue;
+    /* Something still writes. Frozen, the file system is as clean as unmounted; nothing thaws it.
+     */
+    ioctl(kept_mounts[i], FIFREEZE, 0);
   }
 }
 

@@ -6,54 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "guest/init/init.h"
-
-enum { kAfVsock = 40 }; /* AF_VSOCK; musl has no linux/vm_sockets.h, whose struct stands below */
-struct vsock_address {
-  sa_family_t family;
-  uint16_t reserved;
-  uint32_t port;
-  uint32_t cid;
-  uint8_t flags;
-  uint8_t zero[3];
-};
-
-int connect_host(bool* no_device) {
-  *no_device = false;
-  /* Tests hand over a socket instead: init then runs in a PID namespace, without a machine. */
-  const char* handed_over = getenv("SMOL_HOST_FD");
-  if (handed_over != NULL) return atoi(handed_over);
-  /* A host that is about to listen, or a driver that is still probing, gets a second. */
-  for (int tries = 0; tries < 50; tries++) {
-    int fd = socket(kAfVsock, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-      *no_device = true;
-      return -1;
-    }
-    struct vsock_address address = {
-        .family = kAfVsock, .port = SMOL_RUN_PORT, .cid = SMOL_HOST_CID};
-    if (connect(fd, (struct sockaddr*)&address, sizeof address) == 0) return fd;
-    int error = errno;
-    close(fd);
-    if (error == ENODEV) {
-      *no_device = true;
-      return -1;
-    }
-    nanosleep(&(struct timespec){.tv_nsec = 20 * 1000 * 1000}, NULL);
-  }
-  return -1;
-}
 
 /* Without a host: a program on the console, for people who boot the kernel by hand and for tests of
  * it. */
 static void run_on_console(const char* path, char** arguments) {
   mount_temporary_file_systems(false);
-  set_up_host("");
+  set_up_loopback();
   pid_t pid = fork();
   if (pid == 0) {
     setsid();

@@ -1,11 +1,7 @@
-/* Kernel and memory file systems, the loopback interface, the host's name. */
+/* Kernel and memory file systems. */
 #include <errno.h>
-#include <fcntl.h>
-#include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,14 +38,17 @@ void mount_temporary_file_systems(bool writable_root) {
   }
 }
 
-void set_up_host(const char* hostname) {
-  if (hostname[0] != '\0') sethostname(hostname, strlen(hostname));
-  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  struct ifreq request;
-  memset(&request, 0, sizeof request);
-  strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
-  ioctl(fd, SIOCSIFFLAGS, &request);
-  close(fd);
+bool make_folders(const char* path, struct failure* failure) {
+  char part[4096];
+  size_t length = strlen(path);
+  if (path[0] != '/' || length >= sizeof part)
+    return fail(failure, "'%.100s' is not a path from the root", path);
+  for (size_t i = 1; i <= length; i++) {
+    if (path[i] != '/' && path[i] != '\0') continue;
+    memcpy(part, path, i);
+    part[i] = '\0';
+    if (mkdir(part, 0755) != 0 && errno != EEXIST)
+      return fail(failure, "folder %s: %s", part, strerror(errno));
+  }
+  return true;
 }

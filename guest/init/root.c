@@ -1,12 +1,14 @@
 /* The program's root file system: from the initramfs onto a block device.
  *
- * The device is mounted under a folder of the initramfs, for an overlay together with a tmpfs that
- * takes the writes; then the mounts of /dev, /proc and /sys move over, the new root moves onto `/`,
- * and the initramfs's files are removed, since they hold memory that nobody can reach any more.
+ * The device is mounted under a folder of the initramfs, for an overlay together with what takes
+ * the writes: a tmpfs, or a second block device that keeps them. Then the mounts of /dev, /proc and
+ * /sys move over, the new root moves onto `/`, and the initramfs's files are removed, since they
+ * hold memory that nobody can reach any more; unless they are themselves the overlay's lower layer.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -18,6 +20,7 @@
 
 #define STAGE "/.smol"
 #define LOWER STAGE "/lower"
+#define UPPER STAGE "/upper"
 #define NEW_ROOT STAGE "/root"
 
 enum { kRamfsMagic = 0x858458f6, kTmpfsMagic = 0x01021994 }; /* linux/magic.h */
@@ -38,47 +41,54 @@ static int open_device(const char* device) {
   }
 }
 
-static bool find_type(const struct run_config* config, const char** type, struct failure* failure) {
+static bool find_type(const char* device, const char** type, struct failure* failure) {
   unsigned char head[4096];
-  int fd = open_device(config->root_device);
-  if (fd < 0) return fail(failure, "root device %s: %s", config->root_device, strerror(errno));
+  int fd = open_device(device);
+  if (fd < 0) return fail(failure, "root device %s: %s", device, strerror(errno));
   ssize_t size = read(fd, head, sizeof head);
   int error = errno;
   close(fd);
-  if (size < 0) return fail(failure, "root device %s: %s", config->root_device, strerror(error));
-  *type = config->root_type[0] != '\0' ? config->root_type : probe_file_system(head, (size_t)size);
+  if (size < 0) return fail(failure, "root device %s: %s", device, strerror(error));
+  if ((*type)[0] == '\0') *type = probe_file_system(head, (size_t)size);
   if (*type == NULL) {
-    return fail(failure, "root device %s: neither ext4, squashfs nor erofs", config->root_device);
+    return fail(failure, "root device %s: neither ext4, squashfs nor erofs", device);
   }
   return true;
 }
 
-static bool mount_device(const struct run_config* config, const char* where, bool writable,
-                         struct failure* failure) {
-  const char* type = NULL;
-  if (!find_type(config, &type, failure)) return false;
+bool mount_device(const char* device, const char* type, const char* where, bool writable,
+                  struct failure* failure) {
+  if (!find_type(device, &type, failure)) return false;
   unsigned long flags = writable ? 0 : MS_RDONLY;
-  if (mount(config->root_device, where, type, flags, NULL) == 0) return true;
+  if (mount(device, where, type, flags, NULL) == 0) return true;
   int error = errno;
   /* An ext4 that was not unmounted wants its journal replayed; a read-only disk cannot. */
-  if (!writable && strcmp(type, "ext4") == 0 &&
-      mount(config->root_device, where, type, flags, "noload") == 0) {
+  if (!writable && strcmp(type, "ext4") == 0 && mount(device, where, type, flags, "noload") == 0) {
     return true;
   }
-  return fail(failure, "root device %s: mounting %s: %s", config->root_device, type,
-              strerror(error));
+  return fail(failure, "root device %s: mounting %s: %s", device, type, strerror(error));
 }
 
-static bool make_overlay(const struct run_config* config, struct failure* failure) {
-  mkdir(LOWER, 0755);
-  mkdir(STAGE "/upper", 0755);
-  mkdir(STAGE "/work", 0755);
-  if (!mount_device(config, LOWER, false, failure)) return false;
-  struct stat lower;
-  if (stat(LOWER, &lower) == 0) chmod(STAGE "/upper", lower.st_mode & 07777);
-  if (mount("overlay", NEW_ROOT, "overlay", 0,
-            "lowerdir=" LOWER ",upperdir=" STAGE "/upper,workdir=" STAGE "/work") != 0) {
-    return fail(failure, "root device %s: overlay: %s", config->root_device, strerror(errno));
+static bool make_overlay(const struct root_config* root, struct failure* failure) {
+  mkdir(UPPER, 0755);
+  if (root->upper_device[0] != '\0' &&
+      !mount_device(root->upper_device, root->upper_type, UPPER, true, failure))
+    return false;
+  bool fresh = mkdir(UPPER "/upper", 0755) == 0;
+  mkdir(UPPER "/work", 0755);
+  const char* lower = "/";
+  if (root->device[0] != '\0') {
+    lower = LOWER;
+    mkdir(LOWER, 0755);
+    if (!mount_device(root->device, root->type, LOWER, false, failure)) return false;
+  }
+  struct stat status;
+  if (fresh && stat(lower, &status) == 0) chmod(UPPER "/upper", status.st_mode & 07777);
+  char options[160];
+  snprintf(options, sizeof options, "lowerdir=%s,upperdir=" UPPER "/upper,workdir=" UPPER "/work",
+           lower);
+  if (mount("overlay", NEW_ROOT, "overlay", 0, options) != 0) {
+    return fail(failure, "root device %s: overlay: %s", root->device, strerror(errno));
   }
   return true;
 }
@@ -119,15 +129,15 @@ static void free_old_root(int old_root) {
   }
 }
 
-static void move_mount(const char* from, const char* to) {
+static void move_mount_to(const char* from, const char* to) {
   if (mount(from, to, NULL, MS_MOVE, NULL) == 0) return;
   if (errno == ENOENT && mkdir(to, 0755) == 0) mount(from, to, NULL, MS_MOVE, NULL);
 }
 
-static bool switch_root(struct failure* failure) {
-  move_mount("/dev", NEW_ROOT "/dev");
-  move_mount("/proc", NEW_ROOT "/proc");
-  move_mount("/sys", NEW_ROOT "/sys");
+static bool switch_root(bool keep_old, struct failure* failure) {
+  move_mount_to("/dev", NEW_ROOT "/dev");
+  move_mount_to("/proc", NEW_ROOT "/proc");
+  move_mount_to("/sys", NEW_ROOT "/sys");
   int old_root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (chdir(NEW_ROOT) != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 ||
       chdir("/") != 0) {
@@ -135,20 +145,27 @@ static bool switch_root(struct failure* failure) {
     if (old_root >= 0) close(old_root);
     return fail(failure, "switching to the new root: %s", strerror(error));
   }
-  if (old_root >= 0) free_old_root(old_root);
+  if (old_root >= 0 && !keep_old) free_old_root(old_root);
+  if (old_root >= 0 && keep_old) close(old_root);
   return true;
 }
 
-bool enter_root(const struct run_config* config, struct failure* failure) {
-  if (config->head.root == SMOL_ROOT_INITRAMFS) return true;
+bool enter_root(const struct root_config* root, struct failure* failure) {
+  if (root->kind == SMOL_ROOT_INITRAMFS) return true;
   mkdir(STAGE, 0755);
   if (mount("tmpfs", STAGE, "tmpfs", 0, "mode=0755") != 0) {
     return fail(failure, "a tmpfs for the root: %s", strerror(errno));
   }
   mkdir(NEW_ROOT, 0755);
-  bool mounted =
-      config->head.root == SMOL_ROOT_OVERLAY
-          ? make_overlay(config, failure)
-          : mount_device(config, NEW_ROOT, config->head.root == SMOL_ROOT_WRITABLE, failure);
-  return mounted && switch_root(failure);
+  bool mounted = root->kind == SMOL_ROOT_OVERLAY
+                     ? make_overlay(root, failure)
+                     : mount_device(root->device, root->type, NEW_ROOT,
+                                    root->kind == SMOL_ROOT_WRITABLE, failure);
+  /* The file system that keeps what is written, for its end: the root's mount hides its path. */
+  const char* kept = root->kind == SMOL_ROOT_WRITABLE           ? NEW_ROOT
+                     : root->upper_device[0] != '\0' && mounted ? UPPER
+                                                                : NULL;
+  if (mounted && kept != NULL) remember_to_settle(kept);
+  return mounted &&
+         switch_root(root->kind == SMOL_ROOT_OVERLAY && root->device[0] == '\0', failure);
 }

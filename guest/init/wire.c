@@ -1,9 +1,11 @@
 /* Frames on the host's connection: whole ones out, checked ones in. */
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "guest/init/init.h"
@@ -41,25 +43,53 @@ bool send_frame(int host, uint16_t type, const void* payload, size_t size) {
   return true;
 }
 
-bool send_exit(int host, uint32_t kind, int32_t value, const char* text) {
-  char payload[sizeof(struct smol_exit) + sizeof(struct failure)];
-  struct smol_exit head = {.kind = kind, .value = value};
+/* An EXIT or a DONE: two words, then text. */
+static bool send_words(int host, uint16_t type, uint32_t first, uint32_t second, const char* text) {
+  char payload[8 + sizeof(struct failure)];
   size_t length = strlen(text);
   if (length > sizeof(struct failure)) length = sizeof(struct failure);
-  memcpy(payload, &head, sizeof head);
-  memcpy(payload + sizeof head, text, length);
-  return send_frame(host, SMOL_FRAME_EXIT, payload, sizeof head + length);
+  memcpy(payload, &first, sizeof first);
+  memcpy(payload + 4, &second, sizeof second);
+  memcpy(payload + 8, text, length);
+  return send_frame(host, type, payload, 8 + length);
+}
+
+bool send_exit(int host, uint32_t kind, int32_t value, const char* text) {
+  return send_words(host, SMOL_FRAME_EXIT, kind, (uint32_t)value, text);
+}
+
+bool send_done(int host, int error, uint32_t problems, const char* text) {
+  return send_words(host, SMOL_FRAME_DONE, (uint32_t)error, problems, text);
+}
+
+bool send_hello(int host) {
+  struct timespec uptime;
+  clock_gettime(CLOCK_BOOTTIME, &uptime);
+  struct smol_hello hello = {
+      .version = SMOL_PROTOCOL_VERSION,
+      .uptime_ns = (uint64_t)uptime.tv_sec * 1000000000u + (uint64_t)uptime.tv_nsec};
+  return send_frame(host, SMOL_FRAME_HELLO, &hello, sizeof hello);
 }
 
 size_t host_frame_bound(uint16_t type) {
   switch (type) {
     case SMOL_FRAME_CONFIG:
+    case SMOL_FRAME_EXEC:
+    case SMOL_FRAME_SETUP:
       return SMOL_MAX_CONFIG;
+    case SMOL_FRAME_DATA:
     case SMOL_FRAME_STDIN:
       return SMOL_MAX_DATA;
     case SMOL_FRAME_STDIN_EOF:
     case SMOL_FRAME_WINSIZE:
     case SMOL_FRAME_SIGNAL:
+    case SMOL_FRAME_AGENT:
+    case SMOL_FRAME_COPY_IN:
+    case SMOL_FRAME_COPY_OUT:
+    case SMOL_FRAME_DATA_END:
+    case SMOL_FRAME_STATS:
+    case SMOL_FRAME_SHUTDOWN:
+    case SMOL_FRAME_CONNECT:
       return SMOL_MAX_OTHER;
     default:
       return 0;
@@ -91,5 +121,19 @@ bool receive_exactly(int host, void* buffer, size_t size) {
       return false;
     }
   }
+  return true;
+}
+
+bool receive_frame(int host, struct smol_frame_header* header, char** payload,
+                   struct failure* failure) {
+  *payload = NULL;
+  if (!receive_exactly(host, header, sizeof *header))
+    return fail(failure, "protocol: the stream ends");
+  if (!check_header(header, failure)) return false;
+  *payload = malloc(header->length + 1u);
+  if (*payload == NULL) return fail(failure, "no memory for a frame of %u bytes", header->length);
+  if (!receive_exactly(host, *payload, header->length))
+    return fail(failure, "protocol: the stream ends inside a frame");
+  (*payload)[header->length] = '\0';
   return true;
 }

@@ -7,19 +7,28 @@
 namespace smol::machines {
 namespace {
 
+constexpr u32 kUnknown = ~u32{0};
+
 u32 limit_of(u16 type) {
   switch (type) {
     case SMOL_FRAME_STDOUT:
-    case SMOL_FRAME_STDERR: return SMOL_MAX_DATA;
+    case SMOL_FRAME_STDERR:
+    case SMOL_FRAME_DATA: return SMOL_MAX_DATA;
     case SMOL_FRAME_HELLO:
     case SMOL_FRAME_STDIN_TAKEN:
     case SMOL_FRAME_STARTED:
-    case SMOL_FRAME_EXIT: return SMOL_MAX_OTHER;
-    default: return 0;
+    case SMOL_FRAME_EXIT:
+    case SMOL_FRAME_READY:
+    case SMOL_FRAME_DATA_END:
+    case SMOL_FRAME_PROBLEM:
+    case SMOL_FRAME_DONE:
+    case SMOL_FRAME_STATS:
+    case SMOL_FRAME_MAIN_EXIT: return SMOL_MAX_OTHER;
+    default: return kUnknown;
   }
 }
 
-bool known_from_guest(u16 type) { return limit_of(type) != 0; }
+bool known_from_guest(u16 type) { return limit_of(type) != kUnknown; }
 
 }  // namespace
 
@@ -60,15 +69,15 @@ Result<std::vector<u8>> encode_config(const RunConfig& config) {
                 config.arguments.size() + config.environment.size(), static_cast<u32>(SMOL_MAX_STRINGS));
   smol_config_head head{};
   head.version = SMOL_PROTOCOL_VERSION;
-  head.flags = (config.tty ? SMOL_CONFIG_TTY : 0u) | (config.standard_input ? SMOL_CONFIG_STDIN : 0u);
-  head.root = config.root_kind;
+  head.flags = (config.tty ? SMOL_CONFIG_TTY : 0u) | (config.standard_input ? SMOL_CONFIG_STDIN : 0u) |
+               (config.detached ? SMOL_CONFIG_DETACHED : 0u);
   head.argc = static_cast<u32>(config.arguments.size());
   head.envc = static_cast<u32>(config.environment.size());
+  head.timeout_ms = config.timeout_ms;
   head.window = {config.rows, config.columns};
   const ConstByteSpan bytes = base::bytes_of(head);
   std::vector<u8> out(bytes.begin(), bytes.end());
-  std::vector<const std::string*> strings = {&config.directory, &config.user, &config.hostname, &config.root_device,
-                                             &config.root_type};
+  std::vector<const std::string*> strings = {&config.directory, &config.user, &config.log};
   for (const auto& argument : config.arguments) strings.push_back(&argument);
   for (const auto& entry : config.environment) strings.push_back(&entry);
   for (const std::string* const text : strings) {
@@ -79,6 +88,14 @@ Result<std::vector<u8>> encode_config(const RunConfig& config) {
   if (out.size() > SMOL_MAX_CONFIG)
     return fail("command and environment take {} bytes, {} are allowed", out.size(), static_cast<u32>(SMOL_MAX_CONFIG));
   return out;
+}
+
+Result<> check_hello(ConstByteSpan payload) {
+  if (payload.size() != sizeof(smol_hello)) return fail("the guest's hello has a wrong size");
+  const auto hello = base::load<smol_hello>(payload.data());
+  if (hello.version != SMOL_PROTOCOL_VERSION)
+    return fail("the guest's init speaks version {} of the protocol, {} is needed", hello.version, SMOL_PROTOCOL_VERSION);
+  return {};
 }
 
 }  // namespace smol::machines

@@ -1,4 +1,4 @@
-// Host side of the run protocol's framing (guest/protocol/protocol.h): bytes of a stream to bounded frames and back.
+// Host side of the protocol's framing (guest/protocol/protocol.h): bytes of a stream to bounded frames and back.
 #pragma once
 
 #include <string>
@@ -23,6 +23,8 @@ class FrameReader {
   void commit(std::size_t count) { end_ += count; }
   // False when no whole frame is there yet.
   Result<bool> next(Frame& frame);
+  // What arrived behind the last frame: the start of a raw stream (after CONNECT's DONE).
+  ConstByteSpan rest() const { return {buffer_.data() + begin_, end_ - begin_}; }
 
  private:
   std::vector<u8> buffer_ = std::vector<u8>(256 * kKiB);
@@ -34,12 +36,15 @@ void append_frame(std::vector<u8>& out, u16 type, ConstByteSpan payload);
 struct RunConfig {
   std::vector<std::string> arguments;    // at least one
   std::vector<std::string> environment;  // NAME=value
-  std::string directory, user, hostname, root_device, root_type;
-  u32 root_kind = 0;  // enum smol_root_kind
-  bool tty = false, standard_input = false;
+  std::string directory, user;
+  std::string log;  // a file in the guest, for detached programs and services
+  bool tty = false, standard_input = false, detached = false;
+  u32 timeout_ms = 0;  // EXEC only; 0: none
   u16 rows = 0, columns = 0;
 };
-// The payload of CONFIG; an Error when it is over the protocol's bounds or a string holds a zero byte.
+// The payload of CONFIG and EXEC; an Error when it is over the protocol's bounds or a string holds a zero byte.
 Result<std::vector<u8>> encode_config(const RunConfig& config);
+// HELLO's payload: an Error when it is another version's.
+Result<> check_hello(ConstByteSpan payload);
 
 }  // namespace smol::machines

@@ -11,14 +11,15 @@
 #include <vector>
 
 #include "base/event_loop.h"
-#include "machines/frames.h"
+#include "machines/guest_setup.h"
 #include "machines/monitor_process.h"
-#include "base/terminal.h"
+#include "machines/program_session.h"
 
 namespace smol::machines {
 
 struct RunOptions {
   RunConfig config;
+  GuestSetup setup;                            // what the guest is given before the program starts
   std::vector<std::string> monitor_arguments;  // without --vsock and --serial, which the session adds
   std::vector<int> inherited;                  // descriptors named in monitor_arguments
   bool interactive = false;                    // copy standard input
@@ -27,61 +28,39 @@ struct RunOptions {
   bool show_console = false;                   // kernel messages to standard error
 };
 
-struct RunOutcome {
-  int status = 0;        // for exit(3)
-  std::string message;   // for standard error, without "Error: "; empty when the program simply ended
-};
-
-class RunSession {
+class RunSession final : public ProgramSession::Owner {
  public:
   static Result<RunOutcome> run(RunOptions options);
 
  private:
-  struct Output {  // a standard stream with what it has not taken yet
-    int fd = -1;
-    std::vector<u8> held{};
-    bool watched = false, broken = false;
-  };
   explicit RunSession(RunOptions options) : options_(std::move(options)) {}
+
+  void program_ended(RunOutcome outcome) override;
+  void connection_broken(std::string message) override;
+  void given_up(RunOutcome outcome) override;
+  void connection_gone() override {}  // the monitor's end says how, unless EXIT already did
+  void output_drained() override;
 
   Result<> listen();
   Result<> start_monitor();
   Result<> watch_all();
-  Result<> watch_signals();
   void accept_guest();
-  void read_frames();
-  Result<> handle(const Frame& frame);
-  Result<> send_config();
-  void send(u16 type, ConstByteSpan payload);
-  void flush_control();
-  void read_input();
-  void update_input_watch();
-  void write_output(Output& output, ConstByteSpan bytes);
-  void flush_output(Output& output);
   void read_console();
   void read_errors();
-  void handle_signals();
   void monitor_ended();
-  void lose_guest(std::string message);
-  void finish(RunOutcome outcome);
   std::string panic_line() const;
   RunOutcome outcome_of_monitor(int wait_status);
 
   RunOptions options_;
   std::unique_ptr<base::EventLoop> loop_;
   std::unique_ptr<base::Timer> timeout_, grace_;
-  std::unique_ptr<base::RawTerminal> terminal_;
+  std::unique_ptr<ProgramSession> program_;
   std::string socket_name_;  // without '@'
-  base::UniqueFd listener_, control_, signals_;
+  base::UniqueFd listener_;
   std::optional<MonitorProcess> monitor_;
-  FrameReader reader_;
-  std::vector<u8> to_guest_;
-  bool hello_ = false, input_watched_ = false, input_ended_ = false, started_ = false;
-  u64 input_window_ = 0;
-  Output out_{.fd = 1}, err_{.fd = 2};
   std::string console_tail_, error_text_;
   std::optional<RunOutcome> outcome_;   // what the guest or we decided
-  bool monitor_gone_ = false;
+  bool guest_came_ = false, monitor_gone_ = false;
 };
 
 }  // namespace smol::machines

@@ -35,7 +35,7 @@ class InitTest(unittest.TestCase):
 
     def test_hello_comes_first_and_output_is_told_apart(self):
         result = run(["sh", "-c", "echo out; echo err >&2"])
-        self.assertEqual(result.hello[0], 1)
+        self.assertEqual(result.hello[0], protocol.VERSION)
         self.assertTrue(result.started)
         self.assertEqual((result.out, result.err), (b"out\n", b"err\n"))
         self.ended(result, protocol.STATUS, 0)
@@ -61,7 +61,7 @@ class InitTest(unittest.TestCase):
 
     def test_arguments_environment_directory_hostname(self):
         result = run(["sh", "-c", 'printf "%s|" "$0" "$@" "$A" "$HOME" "$PWD" "$(hostname)"', "zero", "a b", "", "*"],
-                     env=["A=x=y z"], cwd="/usr/lib", hostname="box")
+                     env=["A=x=y z"], cwd="/usr/lib", before=protocol.setup(protocol.HOSTNAME, "box"))
         self.assertEqual(result.out.decode(), "zero|a b||*|x=y z|/root|/usr/lib|box|")
 
     def test_path_of_the_environment_is_used(self):
@@ -72,7 +72,7 @@ class InitTest(unittest.TestCase):
         self.ended(run(["true"], cwd="/no/such"), protocol.INIT_FAILURE, 1, "/no/such")
         self.ended(run(["true"], user="nosuchuser"), protocol.INIT_FAILURE, 1, "nosuchuser")
         self.ended(run(["true"], user="0:nosuchgroup"), protocol.INIT_FAILURE, 1, "nosuchgroup")
-        result = run(["true"], root=1, device="/dev/no-such-disk")
+        result = run(["true"], before=protocol.root(1, "/dev/no-such-disk"))
         self.ended(result, protocol.INIT_FAILURE, 1, "/dev/no-such-disk")
         self.assertFalse(result.started)
 
@@ -158,12 +158,26 @@ class InitTest(unittest.TestCase):
             "an old version": frame(CONFIG, config(["true"], version=0)),
             "no arguments": frame(CONFIG, config([])),
             "unknown flags": frame(CONFIG, config(["true"], flags=0x80)),
-            "an unknown root": frame(CONFIG, config(["true"], root=9)),
-            "a missing device": frame(CONFIG, config(["true"], root=1)),
+            "a detached run": frame(CONFIG, config(["true"], flags=protocol.DETACHED)),
+            "an unknown setup": protocol.setup(99, "x"),
+            "setup 0": protocol.setup(0, "x"),
+            "a root of unknown flags": protocol.setup(protocol.ROOT, "", "", "", "", flags=9),
+            "a missing device": protocol.root(2) + frame(CONFIG, good),
+            "an upper device without an overlay": protocol.root(2, "/dev/vda", "", "/dev/vdb") + frame(CONFIG, good),
+            "two roots": protocol.root(0) + protocol.root(0) + frame(CONFIG, good),
+            "a cut setup": frame(protocol.SETUP, b"\2\0\0\0\0\0\0\0box"),
+            "setup with bytes left over": protocol.setup(protocol.HOSTNAME, "box", tail=b"x"),
+            "a short setup": frame(protocol.SETUP, b"\2"),
+            "unmounting before the start": protocol.setup(protocol.UNMOUNT, "/x"),
+            "too many setups": protocol.setup(protocol.HOSTNAME, "box") * 1025 + frame(CONFIG, good),
+            "a secret with a path": protocol.setup(protocol.SECRET, "../x", "", tail=b"v") + frame(CONFIG, good),
+            "an agent of another version": frame(protocol.AGENT, struct.pack("<II", 1, 0)),
+            "an agent with flags": frame(protocol.AGENT, struct.pack("<II", 2, 1)),
+            "a request at the start": frame(protocol.STATS),
             "a cut string": frame(CONFIG, good[:-1]),
             "bytes left over": frame(CONFIG, good + b"x"),
-            "an argument count beyond the strings": frame(CONFIG, good[:12] + b"\xff\xff\xff\xff" + good[16:]),
-            "a sum that wraps": frame(CONFIG, good[:12] + struct.pack("<II", 0x80000001, 0x80000000) + good[20:]),
+            "an argument count beyond the strings": frame(CONFIG, good[:8] + b"\xff\xff\xff\xff" + good[12:]),
+            "a sum that wraps": frame(CONFIG, good[:8] + struct.pack("<II", 0x80000001, 0x80000000) + good[16:]),
             "an environment entry without =": frame(CONFIG, config(["true"], env=["NOVALUE"])),
         }
         for name, data in bad_first.items():

@@ -6,8 +6,11 @@ import struct
 import subprocess
 import time
 
-HELLO, CONFIG, STDIN, STDIN_EOF, STDIN_TAKEN, STDOUT, STDERR, WINSIZE, SIGNAL, STARTED, EXIT = range(1, 12)
-TTY, WITH_STDIN = 1, 2
+(HELLO, CONFIG, STDIN, STDIN_EOF, STDIN_TAKEN, STDOUT, STDERR, WINSIZE, SIGNAL, STARTED, EXIT, SETUP, AGENT, READY, EXEC,
+ COPY_IN, COPY_OUT, DATA, DATA_END, PROBLEM, DONE, STATS, SHUTDOWN, CONNECT, MAIN_EXIT) = range(1, 26)
+(ROOT, HOSTNAME, NETWORK, MOUNT, UNMOUNT, DISK, TIME, SECRET, ENVIRONMENT, SERVICE, FORWARD) = range(1, 12)
+VERSION = 2
+TTY, WITH_STDIN, DETACHED = 1, 2, 4
 STATUS, SIGNALLED, INIT_FAILURE, OUT_OF_MEMORY = range(4)
 WINDOW = 1 << 18
 
@@ -16,11 +19,21 @@ def frame(kind, payload=b"", flags=0):
     return struct.pack("<IHH", len(payload), kind, flags) + payload
 
 
-def config(argv, env=(), cwd="", user="", hostname="", device="", fstype="", root=0, flags=0, rows=0, columns=0,
-           version=1):
-    head = struct.pack("<IIIIIHH", version, flags, root, len(argv), len(env), rows, columns)
-    strings = [cwd, user, hostname, device, fstype, *argv, *env]
-    return head + b"".join(s.encode() + b"\0" for s in strings)
+def strings(*texts):
+    return b"".join((t.encode() if isinstance(t, str) else t) + b"\0" for t in texts)
+
+
+def config(argv, env=(), cwd="", user="", log="", flags=0, rows=0, columns=0, timeout_ms=0, version=VERSION):
+    head = struct.pack("<IIIIIHH", version, flags, len(argv), len(env), timeout_ms, rows, columns)
+    return head + strings(cwd, user, log, *argv, *env)
+
+
+def setup(kind, *texts, flags=0, tail=b""):
+    return frame(SETUP, struct.pack("<II", kind, flags) + strings(*texts) + tail)
+
+
+def root(kind, device="", fstype="", upper="", upper_type=""):
+    return setup(ROOT, device, fstype, upper, upper_type, flags=kind)
 
 
 class Result:
@@ -109,10 +122,10 @@ class Init:
         self.process.wait(timeout=20)
 
 
-def run(binary, argv, stdin=None, **options):
+def run(binary, argv, stdin=None, before=b"", **options):
     init = Init(binary)
     flags = options.pop("flags", 0) | (WITH_STDIN if stdin is not None else 0)
-    init.send(frame(CONFIG, config(argv, flags=flags, **options)))
+    init.send(before + frame(CONFIG, config(argv, flags=flags, **options)))
     if stdin is None:
         return init.finish()
     sent = 0

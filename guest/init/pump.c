@@ -1,9 +1,4 @@
-/* One run: HELLO, CONFIG, the program with its streams, EXIT.
- *
- * The poll loop never blocks on one party while another waits: the host's connection is always read
- * (standard input has its own window), and output is taken from the program only when the frame
- * before it has left. Buffers are fixed; nothing is allocated but the CONFIG.
- */
+/* The poll loop between a program, its streams and the host. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,56 +6,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "guest/init/init.h"
+#include "guest/init/session.h"
 
-enum {
-  kStragglerMs =
-      2000, /* how long killed processes may take to go, or a program after our SIGTERM */
-  kFrameRoom = SMOL_FRAME_HEADER_SIZE + SMOL_MAX_DATA,
-};
+struct session the_session;
 
-struct session {
-  int host;
-  int signals; /* signalfd */
-  struct child child;
-  struct failure failure;
-
-  unsigned char in[kFrameRoom]; /* the frame being received */
-  size_t in_used;
-  unsigned char out[kFrameRoom]; /* the frame being sent */
-  size_t out_used;
-  size_t out_sent;
-
-  unsigned char stdin_ring[SMOL_STDIN_WINDOW];
-  size_t stdin_start;
-  size_t stdin_used;
-  uint32_t stdin_taken; /* to be told to the host */
-  uint32_t stdin_open;  /* bytes sent by the host and not yet given back */
-  bool stdin_eof;
-
-  bool ended; /* the program has been reaped; its status is below */
-  int status;
-  int64_t deadline; /* of stragglers; 0: none */
-  bool host_gone;
-};
-
-static struct session the_session; /* in .bss: pages that are never touched cost nothing */
-
-static int64_t now_ms(void) {
+int64_t now_ms(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* How often the kernel's out-of-memory killer struck. */
-static unsigned long long count_oom_kills(void) {
+unsigned long long count_oom_kills(void) {
   FILE* file = fopen("/proc/vmstat", "re");
   if (file == NULL) return 0;
   char line[128];
@@ -135,7 +97,9 @@ static bool take_signal(struct session* session, const unsigned char* data, size
   if (size != sizeof number) return fail(&session->failure, "protocol: SIGNAL of %zu bytes", size);
   memcpy(&number, data, sizeof number);
   if (number < 1 || number > 64) return fail(&session->failure, "protocol: SIGNAL %u", number);
-  if (!session->ended) kill(session->child.pid, (int)number);
+  /* One of many is the leader of a session of its own, whose helpers are meant too. */
+  if (!session->ended)
+    kill(session->one_of_many ? -session->child.pid : session->child.pid, (int)number);
   return true;
 }
 
@@ -189,8 +153,9 @@ static bool receive_frames(struct session* session) {
       } else {
         memcpy(&header, session->in, sizeof header);
         if (!check_header(&header, &session->failure)) return false;
-        if (header.type == SMOL_FRAME_CONFIG)
-          return fail(&session->failure, "protocol: a second CONFIG");
+        if (header.length > SMOL_MAX_DATA)
+          return fail(&session->failure, "protocol: frame type %u while the program runs",
+                      header.type);
         if (header.length > 0) continue;
       }
     }
@@ -268,14 +233,19 @@ static void reap(struct session* session) {
   int status = 0;
   pid_t pid;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    if (pid != session->child.pid) continue;
+    if (pid != session->child.pid) {
+      if (!session->one_of_many) service_ended(pid, status);
+      continue;
+    }
+    stop_services();
     session->ended = true;
     session->status = status;
-    /* The run is the program's: whatever it left behind ends with it. */
-    kill(-1, SIGKILL);
+    /* A run is the program's: whatever it left behind ends with it. One of many may leave
+     * servers behind; only what it has written itself is waited for. */
+    if (!session->one_of_many) kill(-1, SIGKILL);
     if (session->child.terminal >= 0) close(session->child.terminal);
     session->child.terminal = -1;
-    session->deadline = now_ms() + kStragglerMs;
+    session->deadline = now_ms() + (session->one_of_many ? 0 : kStragglerMs);
   }
 }
 
@@ -283,6 +253,7 @@ static void take_signals(struct session* session) {
   struct signalfd_siginfo info;
   while (read(session->signals, &info, sizeof info) == (ssize_t)sizeof info) {
     /* `poweroff`, `halt` and `reboot` inside the guest signal PID 1. */
+    if (session->one_of_many) continue; /* a shutdown tells the program itself */
     if (info.ssi_signo != SIGCHLD && !session->ended && session->deadline == 0) {
       kill(session->child.pid, SIGTERM);
       session->deadline = now_ms() + kStragglerMs;
@@ -292,9 +263,18 @@ static void take_signals(struct session* session) {
 }
 
 static int poll_timeout(const struct session* session) {
-  if (session->deadline == 0) return -1;
-  int64_t left = session->deadline - now_ms();
+  int64_t until = session->deadline;
+  if (until == 0) until = session->timeout;
+  if (until == 0) return session->one_of_many ? -1 : tend_services();
+  int64_t left = until - now_ms();
   return left > 0 ? (int)left : 10;
+}
+
+static void check_timeout(struct session* session) {
+  if (session->timeout == 0 || session->ended || now_ms() < session->timeout) return;
+  session->timed_out = true;
+  session->timeout = 0;
+  kill(-session->child.pid, SIGKILL);
 }
 
 static void poll_once(struct session* session) {
@@ -314,7 +294,7 @@ static void poll_once(struct session* session) {
 
 /* Runs until the program has ended and all its output is sent. False on a protocol error or a lost
  * host. */
-static bool pump(struct session* session) {
+bool pump(struct session* session) {
   while (!session->ended || session->child.output >= 0 || session->child.errors >= 0 ||
          session->out_used > 0) {
     poll_once(session);
@@ -323,6 +303,7 @@ static bool pump(struct session* session) {
     feed_stdin(session);
     send_output(session);
     if (session->host_gone) return false;
+    check_timeout(session);
     if (!session->ended && session->deadline != 0 && now_ms() >= session->deadline) {
       kill(session->child.pid, SIGKILL);
     }
@@ -330,7 +311,7 @@ static bool pump(struct session* session) {
   return true;
 }
 
-static int open_signals(void) {
+int open_signals(void) {
   sigset_t set;
   sigemptyset(&set);
   const int numbers[] = {SIGCHLD, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGPWR};
@@ -339,98 +320,24 @@ static int open_signals(void) {
   return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* --- The order of a run -------------------------------------------------------------------------
- */
-
-static bool receive_config(int host, struct run_config* config, struct failure* failure) {
-  struct smol_frame_header header;
-  if (!receive_exactly(host, &header, sizeof header)) return fail(failure, "protocol: no CONFIG");
-  if (!check_header(&header, failure)) return false;
-  if (header.type != SMOL_FRAME_CONFIG)
-    return fail(failure, "protocol: frame type %u before CONFIG", header.type);
-  char* payload = malloc(header.length + 1u);
-  if (payload == NULL) return fail(failure, "no memory for a CONFIG of %u bytes", header.length);
-  if (!receive_exactly(host, payload, header.length))
-    return fail(failure, "protocol: CONFIG ends early");
-  return parse_config(payload, header.length, config, failure);
+void open_session(struct session* session, int host, int signals, bool one_of_many) {
+  session->host = host;
+  session->signals = signals;
+  session->one_of_many = one_of_many;
+  session->child =
+      (struct child){.pid = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1};
+  session->oom_before = count_oom_kills();
 }
 
-static bool prepare(struct run_config* config, struct user* user, struct failure* failure) {
-  if (!enter_root(config, failure)) return false;
-  mount_temporary_file_systems(config->head.root == SMOL_ROOT_WRITABLE);
-  set_up_host(config->hostname);
-  if (!find_user(config->user, user, failure)) return false;
-  static char home[sizeof user->home + 8];
-  snprintf(home, sizeof home, "HOME=%s", user->home);
-  static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-  static char terminal[] = "TERM=xterm";
-  if (environment_value(config, "PATH") == NULL) add_environment(config, path);
-  if (environment_value(config, "HOME") == NULL) add_environment(config, home);
-  bool tty = (config->head.flags & SMOL_CONFIG_TTY) != 0;
-  if (tty && environment_value(config, "TERM") == NULL) add_environment(config, terminal);
-  return true;
-}
-
-static bool send_end(struct session* session, unsigned long long oom_before) {
+bool send_end(struct session* session) {
+  if (session->timed_out) return send_exit(session->host, SMOL_EXIT_TIMEOUT, 124, "");
   if (WIFEXITED(session->status)) {
     return send_exit(session->host, SMOL_EXIT_STATUS, WEXITSTATUS(session->status), "");
   }
   int number = WTERMSIG(session->status);
-  if (number == SIGKILL && count_oom_kills() > oom_before) {
+  if (number == SIGKILL && count_oom_kills() > session->oom_before) {
     return send_exit(session->host, SMOL_EXIT_OUT_OF_MEMORY, number,
                      "the guest ran out of memory and its kernel killed the program");
   }
   return send_exit(session->host, SMOL_EXIT_SIGNAL, number, "");
-}
-
-/* After EXIT: the host closes or ends the VM; give it five seconds. */
-static void await_close(int host) {
-  char byte;
-  struct pollfd poll_fd = {.fd = host, .events = POLLIN};
-  int64_t deadline = now_ms() + 5000;
-  for (int64_t left; (left = deadline - now_ms()) > 0;) {
-    if (poll(&poll_fd, 1, (int)left) <= 0) continue;
-    ssize_t size = recv(host, &byte, 1, MSG_DONTWAIT);
-    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) return;
-  }
-}
-
-static void settle_file_systems(bool writable_root) {
-  sync();
-  if (writable_root) mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-}
-
-void run_session(int host) {
-  struct session* session = &the_session;
-  session->host = host;
-  session->child =
-      (struct child){.pid = -1, .input = -1, .output = -1, .errors = -1, .terminal = -1};
-  session->signals = open_signals();
-  struct timespec uptime;
-  clock_gettime(CLOCK_BOOTTIME, &uptime);
-  struct smol_hello hello = {
-      .version = SMOL_PROTOCOL_VERSION,
-      .uptime_ns = (uint64_t)uptime.tv_sec * 1000000000u + (uint64_t)uptime.tv_nsec};
-  struct run_config config = {0};
-  struct user user;
-  bool writable = false;
-  unsigned long long oom_before = count_oom_kills();
-  bool good = send_frame(host, SMOL_FRAME_HELLO, &hello, sizeof hello) &&
-              receive_config(host, &config, &session->failure) &&
-              prepare(&config, &user, &session->failure) &&
-              start_child(&config, &user, &session->child, &session->failure);
-  writable = config.head.root == SMOL_ROOT_WRITABLE;
-  if (good) {
-    uint32_t pid = (uint32_t)session->child.pid;
-    good = send_frame(host, SMOL_FRAME_STARTED, &pid, sizeof pid) && pump(session);
-  }
-  if (!good) kill_everything();
-  settle_file_systems(writable);
-  if (good) {
-    send_end(session, oom_before);
-  } else if (session->failure.text[0] != '\0') {
-    say(session->failure.text);
-    send_exit(host, SMOL_EXIT_INIT_FAILURE, 1, session->failure.text);
-  }
-  await_close(host);
 }
