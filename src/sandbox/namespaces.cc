@@ -1,0 +1,71 @@
+#include "sandbox/namespaces.h"
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/fd.h"
+#include "sandbox/root.h"
+
+namespace smol::sandbox {
+namespace {
+
+bool write_file(const char* path, std::string_view text) {
+  const base::UniqueFd fd(::open(path, O_WRONLY | O_CLOEXEC));
+  return fd.valid() &&
+         ::write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+}
+
+// The user keeps its number in a new user namespace, and gets no other.
+bool keep_numbers(uid_t user, gid_t group) {
+  return write_file("/proc/self/setgroups", "deny") &&
+         write_file("/proc/self/uid_map", fmt::format("{} {} 1", user, user)) &&
+         write_file("/proc/self/gid_map", fmt::format("{} {} 1", group, group));
+}
+
+}  // namespace
+
+Result<Namespaces> enter_namespaces(const Plan& plan) {
+  Namespaces result;
+  const uid_t user = ::geteuid();
+  const gid_t group = ::getegid();
+  int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (plan.host_network ? 0 : CLONE_NEWNET);
+  if (user != 0) flags |= CLONE_NEWUSER;
+  if (::unshare(flags) != 0) {
+    const std::string why = fail_errno("the host refuses namespaces").error().chain();
+    result = {
+        .user = {false, why}, .mount = {false, why}, .network = {false, why}, .ipc = {false, why}};
+    return result;
+  }
+  if (user != 0 && !keep_numbers(user, group))
+    return fail_errno("cannot set up the new user namespace");
+  result.user = user != 0 ? Part{true, "own"}
+                          : Part{false, "root keeps its own; its capabilities are dropped instead"};
+  result.ipc = {true, "own"};
+  result.network = plan.host_network
+                       ? Part{false, "the host's: the machine's network or socket peers need it"}
+                       : Part{true, "own, empty"};
+  TRY_ASSIGN(result.mount, enter_own_root(plan));
+  return result;
+}
+
+pid_t fork_into_pid_namespace() {
+  const uid_t user = ::geteuid();
+  const gid_t group = ::getegid();
+  clone_args arguments{};
+  arguments.flags = CLONE_NEWPID | (user != 0 ? CLONE_NEWUSER : 0);
+  arguments.exit_signal = SIGCHLD;
+  const long child = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (child < 0) return ::fork();
+  if (child == 0 && user != 0 && !keep_numbers(user, group)) ::_exit(127);
+  return static_cast<pid_t>(child);
+}
+
+bool in_own_pid_namespace() { return ::getpid() == 1; }
+
+}  // namespace smol::sandbox

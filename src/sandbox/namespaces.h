@@ -1,0 +1,27 @@
+// Namespaces of the monitor's own (namespaces(7)): no other file, interface, or System V object of
+// the host is even nameable.
+#pragma once
+
+#include <sys/types.h>
+
+#include "sandbox/plan.h"
+
+namespace smol::sandbox {
+
+struct Namespaces {
+  Part user, mount, network, ipc;
+};
+
+// Moves the calling process, which has one thread, into namespaces of its own and gives it a root
+// directory in memory that holds the plan's paths under their own names, and nothing else. Without
+// privilege a user namespace comes first, in which the user keeps its number. An Error: a step
+// failed after the old root was given up.
+Result<Namespaces> enter_namespaces(const Plan& plan);
+
+// fork() whose child is process 1 of a PID namespace of its own, where the host allows one (else it
+// is an ordinary fork). The child must exec soon. Returns as fork() does.
+pid_t fork_into_pid_namespace();
+// True when this process is process 1 of a namespace.
+bool in_own_pid_namespace();
+
+}  // namespace smol::sandbox
