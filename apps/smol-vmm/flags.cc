@@ -20,7 +20,7 @@ constexpr const char* kNotYet[] = {"--api-socket", "--firmware",            "--b
 
 struct Texts {
   std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file;
-  std::vector<std::string> disks, nets;
+  std::vector<std::string> disks, nets, shares;
   int verbosity = 0;
   bool version = false;
 };
@@ -37,6 +37,9 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
                  "mode=user|tap|segment,mac=,mtu=,num_queues=,queue_size=,id=; tap=NAME|fd=N,bridge=,ip=,mask=; "
                  "publish=[tcp:ADDR:HOST:GUEST,...],allow=[CIDR|HOST[:PORT],...],dns=,egress_log=; segment=DIR,name=,ip=; "
                  "bw_size=,bw_refill_time=,ops_size=,ops_refill_time=,...; may be repeated")
+      ->type_name("OPTIONS")->allow_extra_args(false);
+  app.add_option("--share", texts.shares,
+                 "tag=NAME,path=DIRECTORY,readonly=on|off,uid=N,gid=N; may be repeated; on: shares come later")
       ->type_name("OPTIONS")->allow_extra_args(false);
   app.add_option("--rng", texts.rng, "off, or src=FILE (default: the host's random number generator)")->type_name("OPTIONS");
   app.add_option("--vsock", texts.vsock, "cid=N,socket=PATH (@NAME: abstract)")->type_name("OPTIONS");
@@ -75,6 +78,7 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
     TRY_ASSIGN(auto net, vmm::parse_net(text));
     config.nets.push_back(std::move(net));
   }
+  for (const std::string& text : texts.shares) TRY(vmm::parse_share(text, config));
   if (!texts.vsock.empty()) {
     TRY_ASSIGN(config.vsock, vmm::parse_vsock(texts.vsock));
   }

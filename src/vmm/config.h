@@ -57,6 +57,14 @@ struct NetConfig {
   std::string segment, name;
 };
 
+// A host directory that the guest may use, in the 9P device that all shares have in common.
+struct ShareConfig {
+  std::string tag;   // its name in the guest's listing of shares
+  std::string path;  // a directory
+  bool read_only = false;
+  std::optional<u32> uid, gid;  // owner that the guest is shown for each file; unset: src/share/owner.h
+};
+
 struct VsockConfig {
   u64 cid = 3;
   std::string socket;  // '@name': abstract namespace
@@ -83,6 +91,8 @@ struct MachineConfig {
   std::vector<DiskConfig> disks;
   std::vector<NetConfig> nets;
   std::optional<VsockConfig> vsock;
+  std::vector<ShareConfig> shares;
+  bool share_device = false;  // there even without shares, for those that are added to the running machine
   bool rng = true;
   std::string rng_source;  // empty: getrandom(2)
   bool debug_exit = false;

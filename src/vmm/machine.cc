@@ -24,6 +24,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   TRY(machine->add_nets());
   TRY(machine->add_rng());
   TRY(machine->add_vsock());
+  TRY(machine->add_shares());
   TRY(machine->load());
   return machine;
 }

@@ -30,6 +30,7 @@ class Uart16550;
 }
 namespace smol::devices::virtio {
 class Console;
+class P9;
 class Vsock;
 }
 
@@ -72,6 +73,11 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   // A non-maskable interrupt to every vCPU (as Cloud Hypervisor's vm.nmi).
   Result<> nmi();
 
+  // A running machine's shared directories; any thread but a vCPU's or the device loop's. What the guest has of a removed share fails
+  // with ESTALE, and the host directory is not touched again. A machine without the 9P device refuses.
+  Result<> add_share(const ShareConfig& share);
+  Result<> remove_share(std::string_view tag);
+
   // A sum over the vCPUs, any time, any thread.
   Stats stats() const;
 
@@ -89,6 +95,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> add_nets();
   Result<> add_rng();
   Result<> add_vsock();
+  Result<> add_shares();
   Result<> load();
   // MP table always, ACPI tables when configured: gives the RSDP's address then.
   Result<std::optional<memory::GuestPhysical>> write_tables();
@@ -130,6 +137,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   devices::legacy::Uart16550* uart_ = nullptr;
   devices::virtio::Console* console_ = nullptr;
   devices::virtio::Vsock* vsock_ = nullptr;
+  devices::virtio::P9* shares_ = nullptr;
   base::UniqueFd serial_file_;
   int serial_out_ = -1;
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread

@@ -150,6 +150,23 @@ Result<DiskConfig> parse_disk(std::string_view text) {
   return disk;
 }
 
+Result<> parse_share(std::string_view text, MachineConfig& config) {
+  config.share_device = true;
+  if (text == "on") return {};
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--share", text, {"tag", "path", "readonly", "uid", "gid"}));
+  ShareConfig share{.tag = list.text("tag"), .path = list.text("path"), .read_only = false, .uid = {}, .gid = {}};
+  TRY_ASSIGN(share.read_only, list.flag("readonly", false));
+  for (const auto& [key, id] : {std::pair{"uid", &share.uid}, std::pair{"gid", &share.gid}}) {
+    if (!list.has(key)) continue;
+    TRY_ASSIGN(const u64 number, list.number(key, 0));
+    if (number >= 0xffffffff) return fail("--share: {}={} is no ID", key, number);
+    *id = static_cast<u32>(number);
+  }
+  if (share.tag.empty() || share.path.empty()) return fail("--share needs tag=NAME and path=DIRECTORY");
+  config.shares.push_back(std::move(share));
+  return {};
+}
+
 Result<VsockConfig> parse_vsock(std::string_view text) {
   TRY_ASSIGN(const OptionList list, OptionList::parse("--vsock", text, {"cid", "socket"}));
   VsockConfig vsock{.cid = 3, .socket = list.text("socket")};

@@ -41,6 +41,8 @@ Result<base::RateLimiterConfig> parse_rate_limit(std::string_view flag, const Op
 // "off", "null", "tty", "file=PATH"; "pty" and "socket=" are refused by name.
 Result<ConsoleConfig> parse_console(std::string_view flag, std::string_view text);
 Result<DiskConfig> parse_disk(std::string_view text);
+// `on`: the device alone; else a share.
+Result<> parse_share(std::string_view text, MachineConfig& config);
 Result<VsockConfig> parse_vsock(std::string_view text);
 // net_options.cc
 Result<NetConfig> parse_net(std::string_view text);
