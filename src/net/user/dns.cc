@@ -75,7 +75,7 @@ void DnsForwarder::refresh() {
   if (!context_.config.resolvers.empty()) return;
   if (looked_ms_ != 0 && context_.now_ms < looked_ms_ + 1000) return;
   looked_ms_ = std::max<u64>(context_.now_ms, 1);
-  struct stat now {};
+  struct stat now{};
   const bool there = ::stat(context_.config.resolv_conf.c_str(), &now) == 0;
   const bool same = now.st_ino == seen_.st_ino && now.st_dev == seen_.st_dev &&
                     now.st_size == seen_.st_size && now.st_mtim.tv_sec == seen_.st_mtim.tv_sec &&
@@ -167,8 +167,7 @@ bool DnsForwarder::send(Query& query, const Endpoint& resolver) {
 
 void DnsForwarder::readable(Query& query) {
   for (;;) {
-    const ssize_t count =
-        ::recv(query.socket.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+    const ssize_t count = ::recv(query.socket.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno == EAGAIN) return;
     if (count < 0) return try_next(query);  // nobody listens there

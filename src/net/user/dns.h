@@ -45,7 +45,7 @@ class DnsForwarder {
   std::vector<Endpoint> resolvers_;
   std::size_t good_ = 0;  // the resolver that answered last
   u64 looked_ms_ = 0;     // when resolv_conf was last looked at
-  struct stat seen_ {};
+  struct stat seen_{};
   std::list<Query> queries_;  // oldest first
   std::vector<u8> buffer_;
 };

@@ -18,8 +18,7 @@ constexpr u8 kRequest4 = 8, kReply4 = 0, kRequest6 = 128, kReply6 = 129;
 
 void set_checksum(ByteSpan message, const IpAddress& source, const IpAddress& destination) {
   store_be16(message.data() + 2, 0);
-  const u64 pseudo =
-      source.is_v4() ? 0 : pseudo_sum(source, destination, kIpIcmp6, message.size());
+  const u64 pseudo = source.is_v4() ? 0 : pseudo_sum(source, destination, kIpIcmp6, message.size());
   base::store<u16>(message.data() + 2, checksum(message, pseudo));
 }
 

@@ -63,8 +63,8 @@ Result<std::unique_ptr<Gateway>> Gateway::create(base::EventLoop& loop, const Na
   TRY_ASSIGN(auto poller, Poller::create(loop));
   NatConfig effective = config;
   effective.ipv6 = config.ipv6 && config.mtu >= 1280;
-  auto gateway = std::unique_ptr<Gateway>(new Gateway(
-      effective, std::move(poller), std::move(log), flows_allowed(config.max_flows)));
+  auto gateway = std::unique_ptr<Gateway>(
+      new Gateway(effective, std::move(poller), std::move(log), flows_allowed(config.max_flows)));
   Gateway* self = gateway.get();
   TRY_ASSIGN(gateway->tick_timer_,
              base::Timer::create(loop, [self] { self->burst([self] { self->tick(); }); }));
@@ -106,8 +106,7 @@ Result<> Gateway::publish(const PublishedPort& port) {
   const int one = 1;
   // Connections of an earlier machine that wait for their end do not hold the port.
   if (tcp) ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (!port.bind.is_v4())
-    ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+  if (!port.bind.is_v4()) ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
   sockaddr_storage address{};
   const socklen_t size = Endpoint{port.bind, port.host_port}.to(address);
   constexpr int kBacklog = 1024;
@@ -217,8 +216,7 @@ Transmit Gateway::transmit(std::span<const iovec> frame, const OffloadHeader&) {
   if (!packet.parse_ethernet(frame)) return Transmit::kDone;
   if (packet.ether_type == kEtherArp) {
     neighbours_.on_arp(packet);
-  } else if (packet.ether_type == kEtherIp4 ||
-             (packet.ether_type == kEtherIp6 && config_.ipv6)) {
+  } else if (packet.ether_type == kEtherIp4 || (packet.ether_type == kEtherIp6 && config_.ipv6)) {
     on_ip(packet);
   }
   return Transmit::kDone;
@@ -262,9 +260,9 @@ void Gateway::on_udp(const Packet& packet) {
   if (header.size() < 8) return;
   const u16 port = load_be16(header.data() + 2);
   const u16 size = load_be16(header.data() + 4);
-  const bool for_dhcp = port == DhcpServer::kServerPort && packet.source.is_v4() &&
-                        (packet.destination == config_.gateway4 ||
-                         packet.destination == IpAddress::v4(0xffffffff));
+  const bool for_dhcp =
+      port == DhcpServer::kServerPort && packet.source.is_v4() &&
+      (packet.destination == config_.gateway4 || packet.destination == IpAddress::v4(0xffffffff));
   const bool for_dns = port == 53 && context_.is_dns(packet.destination);
   if (!for_dhcp && !for_dns) return udp_.on_packet(packet);
   if (size < 8 || size > packet.size) return;

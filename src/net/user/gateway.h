@@ -83,7 +83,7 @@ class Gateway final : public net::Backend {
   // The last device; kept after detach() for its lock. Set on the device's side, read on the loop.
   std::atomic<FrameSink*> sink_{nullptr};
   std::unique_ptr<base::Timer> tick_timer_, soon_timer_;
-  u64 tick_period_ms_ = 0;   // as tick_timer_ is armed
+  u64 tick_period_ms_ = 0;  // as tick_timer_ is armed
   // What soon_timer_ is armed for: put off acknowledgements, or flows that have more to read.
   enum class Soon : u8 { kIdle, kAcks, kNow } soon_ = Soon::kIdle;
   bool more_ = false;

@@ -77,9 +77,8 @@ bool Link::send_ip(const IpAddress& source, const IpAddress& destination, u8 pro
   const std::size_t ip_size = source.is_v4() ? 20 : 40;
   if (size > 65535 - ip_size) return true;  // cannot exist on a wire
   if (ip_size + size > config_.mtu) {
-    return source.is_v4()
-               ? send_fragments4(source, destination, protocol, message, size, hops, to)
-               : send_fragments6(source, destination, protocol, message, size, hops, to);
+    return source.is_v4() ? send_fragments4(source, destination, protocol, message, size, hops, to)
+                          : send_fragments6(source, destination, protocol, message, size, hops, to);
   }
   u8 headers[kHeaders];
   const std::size_t used = write_headers(headers, source, destination, protocol, size, hops);

@@ -49,8 +49,8 @@ void Neighbours::ask_for_guest() {
   context_.link.send(kEtherArp, request, &everybody);
 }
 
-void Neighbours::send_icmp6(const IpAddress& source, const IpAddress& destination,
-                            ByteSpan message, const MacAddress* to) {
+void Neighbours::send_icmp6(const IpAddress& source, const IpAddress& destination, ByteSpan message,
+                            const MacAddress* to) {
   store_be16(message.data() + 2, 0);
   base::store<u16>(message.data() + 2,
                    checksum(message, pseudo_sum(source, destination, kIpIcmp6, message.size())));

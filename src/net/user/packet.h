@@ -52,7 +52,8 @@ struct Packet {
   // Bytes of the transport part behind `skip`, copied.
   std::size_t copy(std::size_t skip, ByteSpan into) const {
     if (skip >= size) return 0;
-    return copy_out(frame, offset + skip, into.first(std::min<std::size_t>(into.size(), size - skip)));
+    return copy_out(frame, offset + skip,
+                    into.first(std::min<std::size_t>(into.size(), size - skip)));
   }
 
   // False: not a frame that can be understood. Fills the Ethernet part.

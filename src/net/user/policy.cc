@@ -20,8 +20,7 @@ bool Policy::is_local(const IpAddress& address) const {
   return std::memcmp(address.bytes().data(), config_.gateway6.bytes().data(), 8) == 0;
 }
 
-bool Policy::allows(std::string_view protocol, const IpAddress& destination, u16 port,
-                    u64 now_ms) {
+bool Policy::allows(std::string_view protocol, const IpAddress& destination, u16 port, u64 now_ms) {
   if (!config_.allow) return true;
   const auto known = learned_.find(destination);
   for (const EgressRule& rule : *config_.allow) {

@@ -40,8 +40,7 @@ void Poller::remove(int fd, Watcher& watcher) {
 
 void Poller::serve() {
   batch_at_ = 0;
-  batch_size_ =
-      ::epoll_wait(epoll_.get(), batch_.data(), static_cast<int>(batch_.size()), 0);
+  batch_size_ = ::epoll_wait(epoll_.get(), batch_.data(), static_cast<int>(batch_.size()), 0);
   while (batch_at_ < batch_size_) {
     const epoll_event& event = batch_[static_cast<std::size_t>(batch_at_++)];
     if (event.data.ptr != nullptr) static_cast<Watcher*>(event.data.ptr)->on_events(event.events);

@@ -16,8 +16,8 @@ bool Reassembly::add(const Packet& piece, u64 now_ms, Packet& whole) {
   });
   if (found == datagrams_.end()) {
     if (datagrams_.size() >= kMaxDatagrams) datagrams_.pop_front();
-    datagrams_.push_back({piece.source, piece.destination, piece.fragment_id, piece.protocol,
-                          now_ms, 0, 0, {}, {}});
+    datagrams_.push_back(
+        {piece.source, piece.destination, piece.fragment_id, piece.protocol, now_ms, 0, 0, {}, {}});
     found = std::prev(datagrams_.end());
   }
   Datagram& datagram = *found;
@@ -25,9 +25,8 @@ bool Reassembly::add(const Packet& piece, u64 now_ms, Packet& whole) {
     return range.start == start && range.end == end;
   });
   if (repeated) return false;
-  const bool overlaps = std::ranges::any_of(datagram.ranges, [&](const Range& range) {
-    return start < range.end && range.start < end;
-  });
+  const bool overlaps = std::ranges::any_of(
+      datagram.ranges, [&](const Range& range) { return start < range.end && range.start < end; });
   const bool contradicts = datagram.size != 0 && (end > datagram.size || !piece.more_fragments);
   if (overlaps || contradicts || datagram.ranges.size() >= kMaxPieces) {
     datagrams_.erase(found);
@@ -35,8 +34,8 @@ bool Reassembly::add(const Packet& piece, u64 now_ms, Packet& whole) {
   }
   if (!piece.more_fragments) datagram.size = end;
   if (datagram.bytes.size() < end) datagram.bytes.resize(end);
-  datagram.held += static_cast<u32>(
-      piece.copy(0, ByteSpan(datagram.bytes).subspan(start, piece.size)));
+  datagram.held +=
+      static_cast<u32>(piece.copy(0, ByteSpan(datagram.bytes).subspan(start, piece.size)));
   datagram.ranges.push_back({start, end});
   if (datagram.size == 0 || datagram.held < datagram.size) return false;
   if (datagram.bytes.size() > datagram.size) {  // a piece beyond the end
@@ -57,8 +56,9 @@ bool Reassembly::add(const Packet& piece, u64 now_ms, Packet& whole) {
 }
 
 void Reassembly::expire(u64 now_ms) {
-  std::erase_if(datagrams_,
-                [&](const Datagram& datagram) { return datagram.started_ms + kTimeoutMs <= now_ms; });
+  std::erase_if(datagrams_, [&](const Datagram& datagram) {
+    return datagram.started_ms + kTimeoutMs <= now_ms;
+  });
 }
 
 }  // namespace smol::net::user

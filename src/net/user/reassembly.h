@@ -1,5 +1,5 @@
-// Datagrams from the guest that came in fragments, put together again (RFC 791, 3.2; RFC 8200, 4.5).
-// Pieces that overlap spoil the whole (RFC 5722). Bounded in number and time.
+// Datagrams from the guest that came in fragments, put together again (RFC 791, 3.2; RFC
+// 8200, 4.5). Pieces that overlap spoil the whole (RFC 5722). Bounded in number and time.
 #pragma once
 
 #include <list>

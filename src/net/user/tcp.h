@@ -36,11 +36,11 @@ class TcpTable {
  public:
   enum Flags : u8 { kFin = 1, kSyn = 2, kRst = 4, kPsh = 8, kAck = 16 };
 
-  static constexpr u32 kWindow = 1 * kMiB;            // that a guest is offered
-  static constexpr u64 kSpillBudget = 64 * kMiB;      // of all flows
+  static constexpr u32 kWindow = 1 * kMiB;        // that a guest is offered
+  static constexpr u64 kSpillBudget = 64 * kMiB;  // of all flows
   static constexpr u32 kMaxPayload = 65535 - 40 - 20;
-  static constexpr u32 kTurn = 512 * kKiB;            // bytes a flow may read before others
-  static constexpr u64 kRetryMs = 1000;               // first retransmission
+  static constexpr u32 kTurn = 512 * kKiB;  // bytes a flow may read before others
+  static constexpr u64 kRetryMs = 1000;     // first retransmission
   static constexpr u8 kMaxRetries = 8;
   static constexpr u64 kConnectMs = 130'000;
   static constexpr u64 kIdleMs = 2 * 3600 * 1000;
@@ -52,6 +52,7 @@ class TcpTable {
   // Without SO_PEEK_OFF for TCP (before Linux 6.9) what is unacknowledged is read once more into a
   // waste buffer. Probed; settable for tests.
   bool peek_offset_works = true;
+  u64 retry_ms = kRetryMs;
   DnsForwarder* dns = nullptr;  // takes connections to its address
 
   void on_packet(const Packet& packet);
@@ -92,11 +93,11 @@ class TcpTable {
   void become_open(TcpFlow& flow);
   void answer_invitation(TcpFlow& flow, const TcpSegment& segment);
   void take_options(TcpFlow& flow, const TcpSegment& segment);
-  void reset_guest(TcpFlow& flow);           // RST to the guest, and the flow is gone
-  void abort(TcpFlow& flow);                 // RST to the host's peer, and the flow is gone
-  void bury(TcpFlow& flow);                  // out of every list
-  void maybe_finish(TcpFlow& flow);          // both directions ended
-  void refuse(const TcpSegment& segment);    // RST for a segment that has no flow
+  void reset_guest(TcpFlow& flow);         // RST to the guest, and the flow is gone
+  void abort(TcpFlow& flow);               // RST to the host's peer, and the flow is gone
+  void bury(TcpFlow& flow);                // out of every list
+  void maybe_finish(TcpFlow& flow);        // both directions ended
+  void refuse(const TcpSegment& segment);  // RST for a segment that has no flow
 
   // --- tcp_in.cc: from the guest ---
   void segment_arrived(TcpFlow& flow, const Packet& packet, const TcpSegment& segment);
@@ -129,9 +130,7 @@ class TcpTable {
 
   void touch(TcpFlow& flow) { touched_.push(flow); }
   void block(TcpFlow& flow) { blocked_.push(flow); }
-  u16 our_mss(bool v4) const {
-    return static_cast<u16>(context_.link.mtu() - (v4 ? 40 : 60));
-  }
+  u16 our_mss(bool v4) const { return static_cast<u16>(context_.link.mtu() - (v4 ? 40 : 60)); }
 
   Context& context_;
   const u32 max_flows_;

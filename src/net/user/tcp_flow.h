@@ -55,23 +55,23 @@ struct TcpFlow final : Watcher,
   TcpState state = TcpState::kConnecting;
 
   // --- To the guest; sequence numbers ---
-  u32 initial = 0;        // our SYN's
-  u32 unacked = 0;        // first that the guest has not acknowledged
-  u32 next = 0;           // to be sent next; goes back when something is sent again
-  u32 sent_end = 0;       // behind the highest that was ever sent
-  u32 base = 0;           // of the first byte that still lies in the socket
-  u32 window = 0;         // the guest's, bytes
-  u32 recover = 0;        // no second fast retransmission before this is acknowledged
-  u32 chunk = 0;          // bytes to ask the socket for: follows what it had
-  u16 segment = 536;      // the guest's MSS
-  u8 guest_shift = 0;     // window scale of the guest's window
-  u8 our_shift = 0;       // and of ours
-  u8 duplicates = 0;      // acknowledgements in a row that said nothing new
-  u8 retries = 0;         // retransmissions since the last progress
+  u32 initial = 0;                  // our SYN's
+  u32 unacked = 0;                  // first that the guest has not acknowledged
+  u32 next = 0;                     // to be sent next; goes back when something is sent again
+  u32 sent_end = 0;                 // behind the highest that was ever sent
+  u32 base = 0;                     // of the first byte that still lies in the socket
+  u32 window = 0;                   // the guest's, bytes
+  u32 recover = 0;                  // no second fast retransmission before this is acknowledged
+  u32 chunk = 0;                    // bytes to ask the socket for: follows what it had
+  u16 segment = 536;                // the guest's MSS
+  u8 guest_shift = 0;               // window scale of the guest's window
+  u8 our_shift = 0;                 // and of ours
+  u8 duplicates = 0;                // acknowledgements in a row that said nothing new
+  u8 retries = 0;                   // retransmissions since the last progress
   u32 peek_offset = kNoPeekOffset;  // as the socket has it
-  bool readable = false;  // the socket may have more
-  bool hang_up = false;   // the host's peer ended: a read is to go on until it says so
-  bool fin_known = false;  // the host's peer ended, at fin_sequence
+  bool readable = false;            // the socket may have more
+  bool hang_up = false;             // the host's peer ended: a read is to go on until it says so
+  bool fin_known = false;           // the host's peer ended, at fin_sequence
   u32 fin_sequence = 0;
   bool fin_sent() const { return fin_known && next == fin_sequence + 1; }
   bool fin_acked() const { return fin_known && unacked == fin_sequence + 1; }

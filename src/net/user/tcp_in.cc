@@ -59,7 +59,7 @@ void TcpTable::take_ack(TcpFlow& flow, const TcpSegment& segment) {
     if (flow.unacked == flow.sent_end)
       flow.deadline = 0;
     else
-      arm(flow, kRetryMs);
+      arm(flow, retry_ms);
   } else if (outstanding && segment.payload == 0 && window == flow.window &&
              (segment.flags & kFin) == 0) {
     if (++flow.duplicates == 3 && !after(flow.recover, flow.unacked)) go_back(flow);
@@ -92,8 +92,8 @@ void TcpTable::take_data(TcpFlow& flow, const Packet& packet, const TcpSegment& 
   std::size_t taken = 0;
   if (taking != 0) {
     std::array<iovec, 512> storage;
-    const auto buffers = slice(packet.frame, packet.offset + segment.header + known, taking,
-                               storage);
+    const auto buffers =
+        slice(packet.frame, packet.offset + segment.header + known, taking, storage);
     taken = write_host(flow, buffers, taking);
     if (flow.state == TcpState::kDead) return;
     flow.received += static_cast<u32>(taken);
@@ -108,8 +108,7 @@ void TcpTable::take_data(TcpFlow& flow, const Packet& packet, const TcpSegment& 
   if (flow.spilled() == 0) end_output(flow);
 }
 
-std::size_t TcpTable::write_host(TcpFlow& flow, std::span<const iovec> buffers,
-                                 std::size_t size) {
+std::size_t TcpTable::write_host(TcpFlow& flow, std::span<const iovec> buffers, std::size_t size) {
   // As many entries as the slice had room for.
   std::size_t present = 0;
   for (const iovec& buffer : buffers) present += buffer.iov_len;
@@ -131,8 +130,7 @@ std::size_t TcpTable::write_host(TcpFlow& flow, std::span<const iovec> buffers,
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(buffers.data());
     message.msg_iovlen = buffers.size();
-    const ssize_t result =
-        ::sendmsg(flow.socket.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t result = ::sendmsg(flow.socket.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (result < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
       // What the peer sent before it went may still be there to read; the read tells the end.
       flow.output_broken = flow.readable = flow.hang_up = true;

@@ -152,7 +152,7 @@ void TcpTable::become_open(TcpFlow& flow) {
   flow.next = flow.sent_end = flow.initial + 1;
   flow.heard_at_send = context_.link.heard;
   if (!send_control(flow, kSyn | kAck, flow.initial)) block(flow);
-  arm(flow, kRetryMs);
+  arm(flow, retry_ms);
 }
 
 void TcpTable::accepted(base::UniqueFd socket, const Endpoint& peer, const Endpoint& guest) {
@@ -173,12 +173,11 @@ void TcpTable::accepted(base::UniqueFd socket, const Endpoint& peer, const Endpo
   flow->next = flow->sent_end = flow->initial + 1;
   flow->heard_at_send = context_.link.heard;
   if (!send_control(*flow, kSyn, flow->initial)) block(*flow);
-  arm(*flow, kRetryMs);
+  arm(*flow, retry_ms);
 }
 
 void TcpTable::answer_invitation(TcpFlow& flow, const TcpSegment& segment) {
-  const bool acknowledges =
-      (segment.flags & kAck) != 0 && segment.acknowledged == flow.initial + 1;
+  const bool acknowledges = (segment.flags & kAck) != 0 && segment.acknowledged == flow.initial + 1;
   if ((segment.flags & kRst) != 0) {
     if (acknowledges) abort(flow);
     return;

@@ -110,7 +110,8 @@ bool TcpTable::send_ack(TcpFlow& flow) { return send_control(flow, kAck, flow.ne
 
 bool TcpTable::pull(TcpFlow& flow) {
   if (flow.unacked == flow.initial) {
-    // The guest has not answered our SYN. Sent again when its turn came (go_back) or it was blocked.
+    // The guest has not answered our SYN. Sent again when its turn came (go_back) or it was
+    // blocked.
     if (flow.next == flow.initial) {
       if (!send_control(flow, kSyn | kAck, flow.initial)) return false;
       flow.next = flow.initial + 1;
@@ -123,7 +124,7 @@ bool TcpTable::pull(TcpFlow& flow) {
     const u32 open = after(right, flow.next) ? right - flow.next : 0;
     const bool outstanding = flow.unacked != flow.sent_end;
     if (open == 0 || (open < flow.segment && outstanding)) {
-      if (!outstanding && flow.deadline == 0) arm(flow, kRetryMs);  // a probe
+      if (!outstanding && flow.deadline == 0) arm(flow, retry_ms);  // a probe
       return true;
     }
     const i64 count = send_data(flow, std::min(open, flow.chunk));
@@ -176,7 +177,7 @@ i64 TcpTable::send_data(TcpFlow& flow, u32 wanted) {
     }
     ++flow.next;
     if (after(flow.next, flow.sent_end)) flow.sent_end = flow.next;
-    if (flow.deadline == 0) arm(flow, kRetryMs);
+    if (flow.deadline == 0) arm(flow, retry_ms);
     return 0;
   }
   const bool last = count < wanted;
@@ -252,7 +253,7 @@ void TcpTable::commit_data(TcpFlow& flow, std::span<const iovec> frame, std::siz
   if (flow.unacked == flow.next) flow.heard_at_send = context_.link.heard;
   flow.next += bytes;
   if (after(flow.next, flow.sent_end)) flow.sent_end = flow.next;
-  if (flow.deadline == 0) arm(flow, kRetryMs);
+  if (flow.deadline == 0) arm(flow, retry_ms);
 }
 
 i64 TcpTable::send_private(TcpFlow& flow, u32 wanted) {
@@ -321,7 +322,7 @@ void TcpTable::timeout(TcpFlow& flow) {
     send_control(flow, kRst | kAck, flow.sent_end);
     return abort(flow);
   }
-  const u64 delay = kRetryMs << std::min<u8>(flow.retries, 6);
+  const u64 delay = retry_ms << std::min<u8>(flow.retries, 6);
   if (flow.state == TcpState::kInviting) {
     if (!send_control(flow, kSyn, flow.initial)) block(flow);
     return arm(flow, delay);

@@ -97,8 +97,7 @@ UdpFlow* UdpTable::open(const Packet& packet, const TcpEndpoints& ends) {
 UdpFlow* UdpTable::add(const TcpEndpoints& ends, base::UniqueFd socket) {
   auto flow = std::make_unique<UdpFlow>(*this, std::move(socket));
   flow->ends = ends;
-  if (flow->socket.valid() &&
-      !context_.poller.add(flow->socket.get(), Poller::kRead, *flow))
+  if (flow->socket.valid() && !context_.poller.add(flow->socket.get(), Poller::kRead, *flow))
     return nullptr;
   flow->last_used = context_.now_ms;
   recent_.push(*flow);

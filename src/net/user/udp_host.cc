@@ -18,8 +18,7 @@ namespace smol::net::user {
 
 UdpTable::Batch::Batch() {
   auto mapped = base::Mapping::map(kBatch * kSlot, PROT_READ | PROT_WRITE,
-                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0,
-                                   "datagrams");
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "datagrams");
   CHECK(mapped);  // address space for 1 MiB
   memory = std::move(*mapped);
   for (std::size_t i = 0; i < kBatch; ++i) {
@@ -40,8 +39,8 @@ void UdpTable::pull(UdpSource& source) {
   if (!deliver_batch()) return blocked_.push(source);
   for (int failures = 0; failures < 16;) {
     for (auto& message : batch_->messages) message.msg_hdr.msg_namelen = sizeof(sockaddr_storage);
-    const int count = ::recvmmsg(source.socket.get(), batch_->messages.data(), kBatch,
-                                 MSG_DONTWAIT, nullptr);
+    const int count =
+        ::recvmmsg(source.socket.get(), batch_->messages.data(), kBatch, MSG_DONTWAIT, nullptr);
     if (count < 0) {
       if (errno == EAGAIN) return;
       if (errno != EINTR) read_errors(source);  // taken: the next call tells what follows
@@ -87,8 +86,8 @@ UdpFlow* UdpTable::flow_of_peer(UdpPort& port, const Endpoint& peer) {
     if (found == flows_.end()) break;
     UdpFlow& flow = *found->second;
     if (flow.port == &port && flow.peer == peer) return &flow;
-    ends.remote.port = static_cast<u16>(1024 + TcpEndpointsHash{tries + u64{peer.port}}(ends) %
-                                                   (65536 - 1024));
+    ends.remote.port =
+        static_cast<u16>(1024 + TcpEndpointsHash{tries + u64{peer.port}}(ends) % (65536 - 1024));
   }
   if (flows_.contains(ends)) return nullptr;
   if (flows_.size() >= max_flows_ && recent_.front() != nullptr) remove(*recent_.front());
@@ -117,8 +116,7 @@ void UdpTable::read_errors(UdpSource& source) {
     message.msg_iovlen = 1;
     message.msg_control = control;
     message.msg_controllen = sizeof control;
-    const ssize_t count =
-        ::recvmsg(source.socket.get(), &message, MSG_ERRQUEUE | MSG_DONTWAIT);
+    const ssize_t count = ::recvmsg(source.socket.get(), &message, MSG_ERRQUEUE | MSG_DONTWAIT);
     if (count < 0) {
       int error = 0;  // clears what sends and reads would otherwise report
       socklen_t size = sizeof error;
@@ -132,8 +130,7 @@ void UdpTable::read_errors(UdpSource& source) {
       const bool v6 = item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == IPV6_RECVERR;
       if (!v4 && !v6) continue;
       const auto detail = base::load<sock_extended_err>(CMSG_DATA(item));
-      tell_error(static_cast<UdpFlow&>(source), detail,
-                 {payload, static_cast<std::size_t>(count)});
+      tell_error(static_cast<UdpFlow&>(source), detail, {payload, static_cast<std::size_t>(count)});
     }
   }
 }
