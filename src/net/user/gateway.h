@@ -42,6 +42,7 @@ class Gateway final : public net::Backend {
   Transmit transmit(std::span<const iovec> frame, const OffloadHeader& offload) override;
   void transmit_done() override { finish_burst(); }
   void room_again() override;
+  void offloads_changed() override { link_.refresh_offloads(); }
   GuestOffloads accepts() const override { return {.checksum = true, .tso4 = true, .tso6 = true}; }
 
   // For tests: as if time had passed.

@@ -20,6 +20,15 @@ class Link {
   void detach() { sink_ = nullptr; }
   FrameSink* sink() const { return sink_; }
   const GuestOffloads& offloads() const { return offloads_; }
+  // The driver may change them while it runs.
+  void refresh_offloads() {
+    if (sink_ != nullptr) offloads_ = sink_->offloads();
+  }
+  // The queue pair of the frame that the guest is sending, and that for what is sent to it.
+  u16 pair() const { return sink_ == nullptr ? u16{0} : sink_->transmit_pair(); }
+  void steer(u16 pair) {
+    if (sink_ != nullptr) sink_->steer(pair);
+  }
   u32 mtu() const { return config_.mtu; }
   bool knows_guest() const { return known_; }
   void learn(const MacAddress& guest) {

@@ -23,6 +23,7 @@ void TcpTable::segment_arrived(TcpFlow& flow, const Packet& packet, const TcpSeg
   }
   if (flow.state != TcpState::kOpen) return;
   touch(flow);
+  flow.pair = context_.link.pair();
   if ((segment.flags & kRst) != 0) {
     if (segment.sequence == flow.received)
       abort(flow);

@@ -29,6 +29,7 @@ void TcpTable::serve(TcpFlow& flow) {
   recent_.move_to_back(flow);
   if (flow.writable && flow.spilled() != 0) drain_spill(flow);
   discard_acked(flow, false);
+  context_.link.steer(flow.pair);
   const bool room = pull(flow);
   if (flow.state == TcpState::kDead) return;
   if (!room) block(flow);

@@ -18,7 +18,7 @@ Endpoint gateway_port(const HostSocket& host) {
 std::string read_host(FakeGuest& guest, int fd, std::size_t size) {
   std::string text;
   guest.until([&] {
-    char buffer[4096];
+    static char buffer[1 << 18];
     const ssize_t count =
         ::recv(fd, buffer, std::min(sizeof buffer, size - text.size()), MSG_DONTWAIT);
     if (count > 0) text.append(buffer, static_cast<std::size_t>(count));
