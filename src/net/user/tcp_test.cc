@@ -300,7 +300,7 @@ TEST(Tcp, ZeroWindowAndProbe) {
 
 TEST(Tcp, HostThatDoesNotReadClosesTheWindow) {
   HostSocket host(SOCK_STREAM);
-  const int small = 4096;
+  const int small = 65536;
   ::setsockopt(host.fd.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   FakeGuest guest;
   FakeTcp tcp(guest, {guest.address(), 40000}, gateway_port(host));
