@@ -1,55 +1,49 @@
 // A raw image: the disk's bytes are the file's bytes. A regular file or a block device.
-//
-// Two monitors writing one image destroy it, so a writable disk takes an exclusive lock and a
-// read-only one a shared one, at once or not at all. The lock is an open-file-description lock
-// (fcntl F_OFD_SETLK) over the whole file: it goes with the last descriptor, so with a killed
-// process too, and it does not go when another descriptor of the file is closed in the same
-// process.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
-#include "base/fd.h"
 #include "storage/disk.h"
+#include "storage/host_file.h"
 
 namespace smol::storage {
 
-enum class Access { kReadOnly, kReadWrite };
+// kGuarded: nobody said that the image is raw, so a write that would make it look like an image of
+// another format is refused (open_disk.h).
+enum class RawHeader { kFree, kGuarded };
 
 class RawDisk final : public Disk {
  public:
-  // Errors say what is wrong with path and what to do: not there, a directory, not readable or
-  // writable, size 0 or not a multiple of 512 bytes, in use by another machine.
+  // HostFile::open, and create().
   static Result<std::unique_ptr<RawDisk>> open(const std::string& path, Access access);
+  // Errors: size 0 or not a multiple of 512 bytes.
+  static Result<std::unique_ptr<RawDisk>> create(std::unique_ptr<File> file,
+                                                 RawHeader header = RawHeader::kFree);
 
-  std::string_view name() const override { return path_; }
-  u64 size() const override { return size_; }
-  bool read_only() const override { return read_only_; }
-  u32 block_size() const override { return block_size_; }
+  std::string_view name() const override { return file_->path(); }
+  u64 size() const override { return size_.load(std::memory_order_acquire); }
+  bool read_only() const override { return file_->read_only(); }
+  u32 block_size() const override { return file_->block_size(); }
   Result<> read(std::span<const iovec> buffers, u64 offset) override;
   Result<> write(std::span<const iovec> buffers, u64 offset) override;
-  Result<> flush() override;
+  bool try_read(std::span<const iovec> buffers, u64 offset) override;
+  Result<> flush() override { return file_->sync(); }
   Result<> discard(u64 offset, u64 size) override;
   Result<> write_zeroes(u64 offset, u64 size, bool may_unmap) override;
+  Result<> resize(u64 size) override;
+  std::optional<Plain> plain(u64 offset) const override;
 
  private:
-  RawDisk() = default;
-  Result<> take_lock();
-  Result<> check_range(u64 offset, u64 size) const;
-  Result<> check_writable() const;
-  // fallocate(mode | KEEP_SIZE); false: the file system cannot do it.
-  Result<bool> allocate(int mode, u64 offset, u64 size);
+  RawDisk(std::unique_ptr<File> file, RawHeader header)
+      : file_(std::move(file)), guarded_(header == RawHeader::kGuarded) {}
+  Result<> write_first_sector(std::span<const iovec> buffers);
   Result<> write_zeroes_plainly(u64 offset, u64 size);
 
-  std::string path_;
-  base::UniqueFd file_;
-  u64 size_ = 0;
-  u32 block_size_ = kSectorSize;
-  bool read_only_ = true;
-  // Cleared when the file system says that it cannot do it.
-  bool can_punch_ = true;
-  bool can_zero_ = true;
+  const std::unique_ptr<File> file_;
+  const bool guarded_;
+  std::atomic<u64> size_{0};
 };
 
 }  // namespace smol::storage

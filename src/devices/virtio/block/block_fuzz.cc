@@ -37,6 +37,7 @@ struct FuzzDisk final : storage::Disk {
     check(offset, size);
     return {};
   }
+  Result<> resize(u64) override { return fail("not here"); }
   Result<> write_zeroes(u64 offset, u64 size, bool) override {
     check(offset, size);
     return {};

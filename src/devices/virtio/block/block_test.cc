@@ -50,6 +50,10 @@ struct MemoryDisk final : storage::Disk {
     std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), size, '\0');
     return {};
   }
+  Result<> resize(u64 size) override {
+    bytes.resize(size, '\0');
+    return {};
+  }
   std::string bytes;
   bool ro, failing = false, unmapped = false;
   int flushes = 0, discards = 0;
