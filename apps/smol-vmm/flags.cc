@@ -31,7 +31,10 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--cmdline", config.cmdline, "kernel command line")->type_name("TEXT");
   app.add_option("--cpus", texts.cpus, "boot=N,max=N,model=host|x86-64-v1|x86-64-v2|x86-64-v3")->type_name("OPTIONS");
   app.add_option("--memory", texts.memory, "size=N[K|M|G],shared=on|off")->type_name("OPTIONS");
-  app.add_option("--disk", texts.disks, "path=FILE,readonly=on|off,image_type=raw,serial=TEXT; may be repeated")
+  app.add_option("--disk", texts.disks,
+                 "path=FILE,readonly=on|off,image_type=auto|raw|qcow2,backing_files=on|off,direct=on|off,num_queues=N,"
+                 "queue_size=N,serial=TEXT,id=TEXT, rate limits bw_size=,bw_one_time_burst=,bw_refill_time=,ops_size=,"
+                 "ops_one_time_burst=,ops_refill_time= (bytes, operations, ms); may be repeated")
       ->type_name("OPTIONS")->allow_extra_args(false);
   app.add_option("--net", texts.nets,
                  "mode=user|tap|segment,mac=,mtu=,num_queues=,queue_size=,id=; tap=NAME|fd=N,bridge=,ip=,mask=; "

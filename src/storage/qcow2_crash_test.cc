@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "storage/fake_file.h"
 #include "storage/qcow2.h"
 
@@ -210,6 +211,7 @@ void qemu_check(const std::vector<u8>& bytes) {
 
 // crashes: of 4 lives.
 void run_lives(u64 seed, const Shape& shape, int lives, u64 crashes = 3) {
+  base::set_log_level(base::LogLevel(-1));  // each crash would be a line
   std::mt19937_64 random(seed);
   FakeFile first;
   ASSERT_TRUE(Qcow2Disk::format(first, {.size = shape.sectors * 512,

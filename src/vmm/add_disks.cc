@@ -1,15 +1,19 @@
 // Block devices: one virtio-blk each, in the order of the command line (vda, vdb, ...).
 #include "devices/virtio/block/block.h"
-#include "storage/raw.h"
+#include "storage/open_disk.h"
 #include "vmm/machine.h"
 
 namespace smol::vmm {
 
 Result<> Machine::add_disks() {
-  for (const DiskConfig& disk : config_.disks) {
-    TRY_ASSIGN(auto raw, storage::RawDisk::open(disk.path, disk.read_only ? storage::Access::kReadOnly
-                                                                          : storage::Access::kReadWrite));
-    TRY_ASSIGN(auto block, devices::virtio::Block::create(std::move(raw), disk.serial));
+  for (const DiskConfig& config : config_.disks) {
+    const auto access = config.read_only ? storage::Access::kReadOnly : storage::Access::kReadWrite;
+    TRY_ASSIGN(auto disk, storage::open_disk({.path = config.path,
+                                              .access = access,
+                                              .type = config.image_type,
+                                              .direct = config.direct,
+                                              .backing_files = config.backing_files}));
+    TRY_ASSIGN(auto block, devices::virtio::Block::create(std::move(disk), config.serial));
     TRY(add_virtio(std::move(block)));
   }
   return {};

@@ -12,6 +12,15 @@ u64 host_memory() {
   return ::sysinfo(&info) == 0 ? u64{info.totalram} * info.mem_unit : ~u64{0};
 }
 
+Result<> validate(const DiskConfig& disk) {
+  if (disk.path.empty()) return fail("--disk needs path=FILE");
+  if (disk.num_queues < 1 || disk.num_queues > 32)
+    return fail("--disk: num_queues={}: a disk has 1 to 32 queues", disk.num_queues);
+  if (disk.queue_size < 4 || disk.queue_size > 1024 || !std::has_single_bit(disk.queue_size))
+    return fail("--disk: queue_size={}: a power of two from 4 to 1024 is needed", disk.queue_size);
+  return base::validate(disk.rate_limit, "--disk");
+}
+
 }  // namespace
 
 Result<Accel> parse_accel(std::string_view name) {
@@ -46,8 +55,7 @@ Result<> validate(const MachineConfig& config) {
       return fail("vsock CID {}: guests have CIDs from 3 to 4294967294", config.vsock->cid);
     if (config.vsock->socket.empty() || config.vsock->socket == "@") return fail("--vsock needs socket=PATH");
   }
-  for (const DiskConfig& disk : config.disks)
-    if (disk.path.empty()) return fail("--disk needs path=FILE");
+  for (const DiskConfig& disk : config.disks) TRY(validate(disk));
   return {};
 }
 

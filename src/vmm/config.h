@@ -9,6 +9,7 @@
 #include "base/rate_limiter.h"
 #include "base/result.h"
 #include "hypervisor/hypervisor.h"
+#include "storage/open_disk.h"
 
 namespace smol::vmm {
 
@@ -21,9 +22,17 @@ struct ConsoleConfig {
   std::string file;
 };
 
+// One disk of the guest (vda, vdb, ... in order).
 struct DiskConfig {
+  std::string id;  // empty: _disk0, _disk1, ...
   std::string path;
   bool read_only = false;
+  storage::ImageType image_type = storage::ImageType::kAuto;
+  bool backing_files = false;  // a qcow2 image may name files that lie under it
+  bool direct = false;         // O_DIRECT
+  u32 num_queues = 1;          // 1..32
+  u32 queue_size = 256;        // a power of two, 4..1024
+  base::RateLimiterConfig rate_limit;
   std::string serial;
 };
 

@@ -141,11 +141,20 @@ Result<ConsoleConfig> parse_console(std::string_view flag, std::string_view text
 }
 
 Result<DiskConfig> parse_disk(std::string_view text) {
-  TRY_ASSIGN(const OptionList list, OptionList::parse("--disk", text, {"path", "readonly", "image_type", "serial"}));
-  DiskConfig disk{.path = list.text("path"), .read_only = false, .serial = list.text("serial")};
+  std::vector<std::string_view> known{"path",   "readonly",   "image_type", "backing_files", "direct",
+                                      "serial", "num_queues", "queue_size", "id"};
+  known.insert(known.end(), std::begin(kRateLimitKeys), std::end(kRateLimitKeys));
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--disk", text, known));
+  DiskConfig disk{.id = list.text("id"), .path = list.text("path"), .rate_limit = {}, .serial = list.text("serial")};
   TRY_ASSIGN(disk.read_only, list.flag("readonly", false));
-  if (const std::string type = list.text("image_type", "raw"); type != "raw")
-    return fail("--disk: image_type={} is not supported (raw is)", type);
+  TRY_ASSIGN(disk.image_type, storage::parse_image_type(list.text("image_type", "auto")));
+  TRY_ASSIGN(disk.backing_files, list.flag("backing_files", false));
+  TRY_ASSIGN(disk.direct, list.flag("direct", false));
+  TRY_ASSIGN(const u64 queues, list.number("num_queues", disk.num_queues));
+  TRY_ASSIGN(const u64 size, list.number("queue_size", disk.queue_size));
+  disk.num_queues = static_cast<u32>(std::min<u64>(queues, ~u32{0}));
+  disk.queue_size = static_cast<u32>(std::min<u64>(size, ~u32{0}));
+  TRY_ASSIGN(disk.rate_limit, parse_rate_limit("--disk", list));
   if (disk.path.empty()) return fail("--disk needs path=FILE");
   return disk;
 }
