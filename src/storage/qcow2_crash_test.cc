@@ -254,19 +254,19 @@ void run_lives(u64 seed, const Shape& shape, int lives, u64 crashes = 3) {
 }
 
 TEST(Qcow2CrashTest, SmallClusters) {
-  for (u64 seed = 1; seed <= 30; ++seed) run_lives(seed, {9, 4, 3, 3000}, 16);
+  for (u64 seed = 1; seed <= 12; ++seed) run_lives(seed, {9, 4, 3, 3000}, 16);
 }
 TEST(Qcow2CrashTest, PagesAsClusters) {
-  for (u64 seed = 100; seed <= 120; ++seed) run_lives(seed, {12, 1, 3, 8000}, 16);
+  for (u64 seed = 100; seed <= 108; ++seed) run_lives(seed, {12, 1, 3, 8000}, 16);
 }
 TEST(Qcow2CrashTest, Version2) {
-  for (u64 seed = 200; seed <= 215; ++seed) run_lives(seed, {10, 4, 2, 3000}, 16);
+  for (u64 seed = 200; seed <= 206; ++seed) run_lives(seed, {10, 4, 2, 3000}, 16);
 }
 TEST(Qcow2CrashTest, WideRefcountsGrowTheTable) {
-  for (u64 seed = 300; seed <= 315; ++seed) run_lives(seed, {9, 6, 3, 9000}, 16);
+  for (u64 seed = 300; seed <= 305; ++seed) run_lives(seed, {9, 6, 3, 9000}, 16);
 }
 TEST(Qcow2CrashTest, NothingLeaksWithoutACrash) {
-  for (u64 seed = 400; seed <= 410; ++seed) {
+  for (u64 seed = 400; seed <= 403; ++seed) {
     run_lives(seed, {9, 4, 3, 3000}, 8, 0);
     run_lives(seed, {12, 0, 3, 3000}, 8, 0);
     run_lives(seed, {16, 4, 2, 6000}, 8, 0);
