@@ -91,6 +91,8 @@ void GuestMemory::note_written(GuestPhysical start, u64 size) {
   if (size == 0) return;
   const bool log_dirty = dirty_on_.load(std::memory_order_relaxed);
   if (observer_ == nullptr && !log_dirty) return;
+  // Behind the bytes: either the mark is seen here, or whoever set it sees the bytes.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   bool watched = false;
   const u64 end = start.value + size;
   for (u64 page = base::align_down(start.value, kPageSize); page < end; page += kPageSize) {
@@ -105,7 +107,7 @@ void GuestMemory::note_written(GuestPhysical start, u64 size) {
 bool GuestMemory::watch_page(GuestPhysical page) {
   const u64 index = page_index(page);
   if (index == ~u64{0}) return false;
-  // Release: a writer that sees the mark also sees the decoded block; one that does not, wrote before it was read.
+  // Sequentially consistent with note_written(): a writer that does not see the mark wrote before what is read behind this.
   atomic_byte(watched_, index).store(1, std::memory_order_seq_cst);
   return true;
 }

@@ -12,7 +12,8 @@
 namespace smol::cpu {
 namespace {
 
-constexpr i64 kSlice = 20000;  // instructions between looks at `attention`
+constexpr i64 kSlice = 20000;       // instructions between looks at `attention`
+constexpr i64 kSharedSlice = 4000;  // the same with other CPUs, which may wait for this one
 constexpr i64 kShortSlice = 256;
 constexpr u64 kDr6SingleStep = 1 << 14;
 
@@ -28,13 +29,23 @@ EngineImpl::EngineImpl(const EngineConfig& config, memory::GuestMemory& memory,
     : features_(config.features),
       memory_(memory),
       mmu_(cpu_, std::clamp<u32>(environment.cpuid(0x80000008, 0, 0).eax & 0xff, 36, 52)),
-      jump_cache_(new JumpEntry[kJumpSets * kJumpSetSize]) {
+      jump_cache_(new JumpEntry[kJumpSets * kJumpSetSize]),
+      group_(config.group),
+      index_(config.index) {
   cpu_.environment = &environment;
   cpu_.engine = this;
   cpu_.jump_cache = jump_cache_.get();
   mmu_.set_observer(this);
   reset(cpu_);
   state_changed();
+  if (group_ == nullptr) return;
+  cpu_.several = true;
+  mmu_.join(index_);
+  group_->join(index_, *this);
+}
+
+EngineImpl::~EngineImpl() {
+  if (group_ != nullptr) group_->leave(index_);
 }
 
 // --- Running
@@ -42,7 +53,9 @@ EngineImpl::EngineImpl(const EngineConfig& config, memory::GuestMemory& memory,
 
 Stop EngineImpl::run(u64 instructions) {
   enter_guest_fp(cpu_);
+  enter_guest();
   const Stop stop = run_guest(instructions);
+  leave_guest();
   leave_guest_fp(cpu_);
   return stop;
 }
@@ -53,12 +66,15 @@ Stop EngineImpl::run_guest(u64 instructions) {
   const u64 start = cpu_.retired, first_delivery = deliveries_;
   for (;;) {
     const bool attention = cpu_.attention.exchange(false, std::memory_order_acquire);
-    if (attention) drain_invalidations();
+    if (attention) {
+      drain_invalidations();
+      if (!served(posted_.load())) serve_translations();
+    }
     if (attention && cpu_.retired != start) return Stop::kAttention;
     if (cpu_.window_wanted && can_interrupt()) return Stop::kAttention;
     const u64 done = cpu_.retired - start + (deliveries_ - first_delivery);
     if (done >= instructions) return Stop::kEndOfSlice;
-    const i64 most = attention ? kShortSlice : kSlice;
+    const i64 most = attention ? kShortSlice : group_ != nullptr ? kSharedSlice : kSlice;
     cpu_.stop = Stop::kNone;
     cpu_.budget = cpu_.slice =
         static_cast<i64>(std::min<u64>(instructions - done, static_cast<u64>(most)));
@@ -192,7 +208,9 @@ void EngineImpl::complete_io(u64 value) {
     // No instruction needs that many: its image of an area lies in MMIO. Give it up.
     io.done_count = io.replayed = 0;
     raise_gp0(cpu_);
+    enter_guest();
     static_cast<void>(handle_stop());
+    leave_guest();
     return;
   }
   io.done[io.done_count] = io.pending;
@@ -209,18 +227,20 @@ bool EngineImpl::can_interrupt() const {
          cpu_.stop != Stop::kIo;
 }
 
-bool EngineImpl::interrupt(u8 vector) {
-  cpu_.halted = false;
-  cpu_.stop = Stop::kNone;
-  return deliver_event(cpu_, EventKind::kExternal, vector, false, 0) ||
-         cpu_.stop != Stop::kShutdown;
-}
+bool EngineImpl::interrupt(u8 vector) { return deliver(EventKind::kExternal, vector, false, 0); }
 
 bool EngineImpl::nmi() {
+  cpu_.nmi_masked = true;
+  return deliver(EventKind::kNmi, kNmi, false, 0);
+}
+
+bool EngineImpl::deliver(EventKind kind, u8 vector, bool has_error_code, u32 error_code) {
   cpu_.halted = false;
   cpu_.stop = Stop::kNone;
-  cpu_.nmi_masked = true;
-  return deliver_event(cpu_, EventKind::kNmi, kNmi, false, 0) || cpu_.stop != Stop::kShutdown;
+  enter_guest();
+  const bool delivered = deliver_event(cpu_, kind, vector, has_error_code, error_code);
+  leave_guest();
+  return delivered || cpu_.stop != Stop::kShutdown;
 }
 
 void EngineImpl::state_changed() {
@@ -239,35 +259,27 @@ void EngineImpl::set_slots(std::span<const PhysicalSlot> slots) {
 
 std::vector<u64> EngineImpl::take_dirty_log(u32 slot_id) {
   std::vector<u64> log = mmu_.slots().take_dirty(slot_id);
-  mmu_.flush_all();
+  if (group_ != nullptr)
+    group_->flush_all();
+  else
+    mmu_.flush_all();
   return log;
 }
 
 // --- Code that changes
 // ---------------------------------------------------------------------------------------------
 
-void EngineImpl::invalidate_code(u64 physical, u64 size) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!invalidations_.empty() && invalidations_.back() == std::pair{physical, size}) return;
-    invalidations_.emplace_back(physical, size);
-  }
-  cpu_.attention.store(true, std::memory_order_release);
-}
-
-void EngineImpl::drain_invalidations() {
-  std::vector<std::pair<u64, u64>> taken;
-  {
-    const std::lock_guard lock(mutex_);
-    taken.swap(invalidations_);
-  }
-  for (const auto& [physical, size] : taken) code_written(physical, size);
+void EngineImpl::drop_code(u64 physical, u64 size) {
+  pages_.clear();
+  blocks_.invalidate(physical, size, pages_);
+  // Among several, the masks are everybody's: whoever stores clears what he hits.
+  if (group_ != nullptr) return;
+  for (const u64 page : pages_) mmu_.set_code_granules(page, blocks_.granules(page));
 }
 
 void EngineImpl::code_written(u64 physical, u64 size) {
-  pages_.clear();
-  blocks_.invalidate(physical, size, pages_);
-  for (const u64 page : pages_) mmu_.set_code_granules(page, blocks_.granules(page));
+  drop_code(physical, size);
+  if (group_ != nullptr) group_->drop_code(*this, physical, size);
 }
 
 void EngineImpl::all_dropped(bool user) {
@@ -291,7 +303,8 @@ void EngineImpl::page_dropped(u64 linear_page) {
 void EngineImpl::drop_all_blocks() {
   pages_.clear();
   blocks_.clear(pages_);
-  for (const u64 page : pages_) mmu_.set_code_granules(page, 0);
+  if (group_ == nullptr)
+    for (const u64 page : pages_) mmu_.set_code_granules(page, 0);
   all_dropped(false);
   all_dropped(true);
   cpu_.link_from = nullptr;

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "cpu/interp/system.h"
 #include "cpu/mmu/slots.h"
 #include "cpu/state/cpu.h"
 #include "cpu/state/environment.h"
@@ -13,8 +14,13 @@
 
 namespace smol::cpu {
 
+class EngineGroup;  // engine_group.h
+
 struct EngineConfig {
   u64 features = 0;  // decoder FeatureSet of the CPU model
+  // The engines of a machine with several CPUs; outlives them. Their slots have marks then.
+  EngineGroup* group = nullptr;
+  u32 index = 0;  // this one's number in the group
 };
 
 class Engine {
@@ -42,13 +48,16 @@ class Engine {
   // Delivers an external interrupt or NMI now; false when the delivery shut the CPU down.
   virtual bool interrupt(u8 vector) = 0;
   virtual bool nmi() = 0;
+  // The same for an event of any kind, as it comes with a saved state.
+  virtual bool deliver(EventKind kind, u8 vector, bool has_error_code, u32 error_code) = 0;
   // After the caller wrote cpu() directly (set_state, reset): drops TLB and lookups that depend on
   // the mode.
   virtual void state_changed() = 0;
 
   // vCPU's thread, between runs.
   virtual void set_slots(std::span<const PhysicalSlot> slots) = 0;
-  // One bit a page of the slot, taken and cleared.
+  // One bit a page of the slot, taken and cleared. With several CPUs: of what all of them wrote,
+  // any thread, and their translations are gone when it returns.
   virtual std::vector<u64> take_dirty_log(u32 slot_id) = 0;
 
   // Memory changed under decoded code. Any thread: queued, and attention set; done before the next

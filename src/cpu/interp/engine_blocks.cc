@@ -11,6 +11,7 @@ namespace {
 
 constexpr u32 kMaxConditionalJumps = 6;
 constexpr u32 kLongestInstruction = 15;
+constexpr u32 kMostBlockBytes = (kMaxBlockInstructions + 2) * kLongestInstruction;
 
 }  // namespace
 
@@ -45,6 +46,7 @@ BlockMode EngineImpl::block_mode(u32 mode) const {
   out.user = (mode & kModeUser) != 0;
   out.fpu_trap = (mode & kModeFpuTrap) != 0;
   out.sse_enabled = (mode & kModeSse) != 0;
+  out.several = group_ != nullptr;
   out.features = features_;
   return out;
 }
@@ -72,7 +74,7 @@ Block* EngineImpl::find_block(u32 mode) {
   Block* block = blocks_.find(at.physical, mode);
   if (block != nullptr && block->second_page != kNoPage && !second_page_matches(*block, linear)) {
     if (cpu_.stop != Stop::kNone) return nullptr;
-    code_written(block->physical, block->bytes);
+    drop_code(block->physical, block->bytes);
     block = nullptr;
   }
   if (block == nullptr) block = build_block(linear, at, mode);
@@ -84,16 +86,24 @@ Block* EngineImpl::find_block(u32 mode) {
   return block;
 }
 
-// The bytes of an instruction that goes on in the next page.
-bool EngineImpl::fetch_split(u64 linear, const CodeLocation& at, u8* bytes, u64& second_page) {
+// The bytes of an instruction that goes on in the next page, at `next`.
+bool EngineImpl::fetch_split(u64 linear, const CodeLocation& at, u8* bytes, CodeLocation& next) {
   const u32 here = kPageSize - static_cast<u32>(at.physical & 0xfff);
-  CodeLocation next;
   if (!translate_code(&cpu_, linear + here, next)) return false;
   if (next.host == nullptr) return raise_gp0(cpu_);
   std::memcpy(bytes, at.host, here);
   std::memcpy(bytes + here, next.host, kLongestInstruction - here);
-  second_page = next.physical & ~u64{0xfff};
   return true;
+}
+
+// Among several CPUs, before what was decoded there is believed: from now on a store there by
+// another one is seen, and tells this one. Granules that this one has published are so already.
+void EngineImpl::publish_code(u64 page, u32 start, u32 end) {
+  const u64 granules = granules_of(start, end - start);
+  if ((blocks_.granules(page) & granules) == granules) return;
+  static_cast<void>(memory_.watch_page(memory::GuestPhysical(page)));
+  const u32 writers = mmu_.share_code_granules(page, granules);
+  if (writers != 0) group_->withdraw_writers(*this, writers, page);
 }
 
 Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
@@ -105,19 +115,27 @@ Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
   const u32 limit = (mode & kModeSingle) ? 1 : kMaxBlockInstructions;
   u32 offset = static_cast<u32>(at.physical & 0xfff);
   const u32 start = offset;
-  const u8* const page = at.host - offset;
+  // Other CPUs may write there meanwhile: what is decoded is then a copy, and compared in the end.
+  u8 copy[kMostBlockBytes];
+  const u8* code = at.host;
+  if (group_ != nullptr) {
+    std::memcpy(copy, at.host, std::min<u32>(kMostBlockBytes, kPageSize - start));
+    code = copy;
+  }
+  CodeLocation second;
+  u8 split[kLongestInstruction];
   u32 count = 0, jumps = 0, second_bytes = 0;
   u64 second_page = kNoPage;
   bool bad_length = false;
   while (count < limit && offset < kPageSize) {
     Decoded& next = decoded[count];
     const u32 available = std::min<u32>(kLongestInstruction + 1, kPageSize - offset);
-    DecodeStatus status = decode(page + offset, available, decode_mode, next.instruction);
+    DecodeStatus status = decode(code + (offset - start), available, decode_mode, next.instruction);
     if (status == DecodeStatus::kNeedMore) {
       if (count > 0) break;  // a block of its own
-      u8 bytes[kLongestInstruction];
-      if (!fetch_split(linear, at, bytes, second_page)) return nullptr;
-      status = decode(bytes, kLongestInstruction, decode_mode, next.instruction);
+      if (!fetch_split(linear, at, split, second)) return nullptr;
+      second_page = second.physical & ~u64{0xfff};
+      status = decode(split, kLongestInstruction, decode_mode, next.instruction);
       if (status != DecodeStatus::kOk) bad_length = true;
     }
     next.offset = static_cast<u16>(offset);
@@ -134,6 +152,18 @@ Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
   }
   if (offset > kPageSize) second_bytes = offset - kPageSize;
   if (second_page == kNoPage) second_bytes = 0;
+  const u32 bytes = std::min<u32>(offset, kPageSize) - start;
+  if (group_ != nullptr) {
+    publish_code(at.physical & ~u64{0xfff}, start, start + bytes);
+    if (second_bytes != 0) publish_code(second_page, 0, second_bytes);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (second_page != kNoPage) code = split;
+    if (std::memcmp(code, at.host, bytes) != 0 ||
+        (second_bytes != 0 && std::memcmp(split + bytes, second.host, second_bytes) != 0)) {
+      cpu_.stop = Stop::kReload;  // overtaken: once more
+      return nullptr;
+    }
+  }
 
   Op ops[kMaxBlockInstructions + 1];
   const u32 op_count = lower_block(decoded, count, block_mode_now, ops);
@@ -145,12 +175,13 @@ Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
   }
   block->physical = at.physical;
   block->mode = mode;
-  block->bytes = std::min<u32>(offset, kPageSize) - start;
+  block->bytes = bytes;
   block->second_page = second_page;
   block->second_bytes = second_bytes;
   std::copy(ops, ops + op_count, block->ops());
   pages_.clear();
   blocks_.insert(block, pages_);
+  if (group_ != nullptr) return block;
   for (const u64 code_page : pages_) {
     mmu_.set_code_granules(code_page, blocks_.granules(code_page));
     static_cast<void>(memory_.watch_page(

@@ -119,6 +119,7 @@ struct BlockMode {
   bool fpu_trap =
       false;  // CR0.EM or TS: x87/MMX/SSE must raise #NM or #UD: see lower_simd/lower_x87
   bool sse_enabled = true;  // CR4.OSFXSR and not CR0.EM
+  bool several = false;     // the machine has other CPUs
   u64 features = ~u64{0};
 };
 

@@ -141,14 +141,15 @@ SMOL_HANDLER(register_memory) {
   if constexpr (O::kStores) put<T>(cpu, op->dst, result);
   SMOL_NEXT;
 }
-template <class O, class T, Ea E, bool kImmediate>
+template <class O, class T, Ea E, bool kImmediate, bool kLocked = false>
 SMOL_HANDLER(memory_operand) {
   u64 address;
   if (!effective<E>(cpu, op, sizeof(T), O::kStores, address)) SMOL_UNWIND;
   const T other = kImmediate ? static_cast<T>(op->immediate) : get<T>(cpu, op->src);
   if constexpr (O::kStores) {
-    if (!modify<T>(cpu, address,
-                   [cpu, other](T old) { return O::template run<T, true>(cpu, old, other); }))
+    if (!modify<T, kLocked>(cpu, address, [cpu, other](T old) {
+          return O::template run<T, true>(cpu, old, other);
+        }))
       SMOL_UNWIND;
   } else {
     T value;
@@ -162,11 +163,12 @@ SMOL_HANDLER(unary_register) {
   put<T>(cpu, op->dst, O::template run<T, kFlags>(cpu, get<T>(cpu, op->dst)));
   SMOL_NEXT;
 }
-template <class O, class T, Ea E>
+template <class O, class T, Ea E, bool kLocked = false>
 SMOL_HANDLER(unary_memory) {
   u64 address;
   if (!effective<E>(cpu, op, sizeof(T), true, address)) SMOL_UNWIND;
-  if (!modify<T>(cpu, address, [cpu](T old) { return O::template run<T, true>(cpu, old); }))
+  if (!modify<T, kLocked>(cpu, address,
+                          [cpu](T old) { return O::template run<T, true>(cpu, old); }))
     SMOL_UNWIND;
   SMOL_NEXT;
 }
@@ -200,6 +202,16 @@ bool lower_binary(const IntegerContext& context) {
     });
   } else if (is_memory(first)) {
     const bool immediate = second.kind == OperandKind::kImmediate;
+    if constexpr (O::kStores)
+      if (context.locked()) {
+        op.handler = by_width(size, [&]<class T>(std::type_identity<T>) {
+          return by_locked_ea(context.ea, [&]<Ea E>(std::integral_constant<Ea, E>) -> Handler {
+            return immediate ? static_cast<Handler>(memory_operand<O, T, E, true, true>)
+                             : static_cast<Handler>(memory_operand<O, T, E, false, true>);
+          });
+        });
+        return op.handler != nullptr;
+      }
     op.handler = by_width(size, [&]<class T>(std::type_identity<T>) {
       return by_ea(context.ea, [&]<Ea E>(std::integral_constant<Ea, E>) -> Handler {
         return immediate ? static_cast<Handler>(memory_operand<O, T, E, true>)
@@ -219,6 +231,12 @@ bool lower_unary(const IntegerContext& context) {
     op.handler = by_width(operand.size, [&]<class T>(std::type_identity<T>) {
       return by_flag(!context.out.flags_dead, []<bool F>(std::bool_constant<F>) -> Handler {
         return unary_register<O, T, F>;
+      });
+    });
+  } else if (context.locked()) {
+    op.handler = by_width(operand.size, [&]<class T>(std::type_identity<T>) {
+      return by_locked_ea(context.ea, []<Ea E>(std::integral_constant<Ea, E>) -> Handler {
+        return unary_memory<O, T, E, true>;
       });
     });
   } else {

@@ -29,7 +29,7 @@ SMOL_HANDLER(bit_register) {
 }
 // A register index reaches beyond the operand: the address moves by whole operands (SDM vol.
 // 1, 3.7.3.1 of bit strings).
-template <BitAction A, class T, bool kImmediate>
+template <BitAction A, class T, bool kImmediate, bool kLocked = false>
 SMOL_HANDLER(bit_memory) {
   u64 offset = ea_flat(cpu, op);
   u32 index;
@@ -50,7 +50,7 @@ SMOL_HANDLER(bit_memory) {
   if constexpr (A == BitAction::kTest) {
     if (!read_memory(cpu, address, old)) SMOL_UNWIND;
   } else {
-    if (!modify<T>(cpu, address, [&old, index](T value) {
+    if (!modify<T, kLocked>(cpu, address, [&old, index](T value) {
           old = value;
           return apply<A, T>(value, static_cast<T>(T{1} << index));
         }))
@@ -66,6 +66,8 @@ bool lower_bit(const IntegerContext& context) {
   context.out.op.handler =
       by_wide_width(context.instruction.operands[0].size, [&]<class T>(std::type_identity<T>) {
         return by_flag(immediate, [&]<bool I>(std::bool_constant<I>) -> Handler {
+          if constexpr (A != BitAction::kTest)
+            if (context.locked()) return bit_memory<A, T, I, true>;
           return memory ? static_cast<Handler>(bit_memory<A, T, I>)
                         : static_cast<Handler>(bit_register<A, T, I>);
         });

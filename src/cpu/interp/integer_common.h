@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "cpu/interp/atomic.h"
 #include "cpu/interp/exits.h"
 #include "cpu/interp/handler.h"
 
@@ -141,11 +142,31 @@ inline void merge_flags(Cpu* cpu, u32 mask, u32 bits) {
 }
 
 // --- Read-modify-write of memory
-// ------------------------------------------------------------------------------------- Fast: one
-// host pointer. Otherwise (page-crossing, MMIO, a page with code that must be seen) by read and
-// write, with the flags put back if the write does not happen. `operation(T old) -> T`.
+// --------------------------------------------------------------------------------------------------
+// Fast: one host pointer. kLocked (a machine with several CPUs, and LOCK or XCHG): by the host's
+// atomic compare-exchange, so `operation(T old) -> T` may run more than once; each run finds the
+// flags as they were.
+template <class T, bool kLocked, class F>
+[[gnu::always_inline]] inline void modify_at(Cpu* cpu, u8* at, F operation) {
+  T old;
+  __builtin_memcpy(&old, at, sizeof(T));
+  if constexpr (kLocked) {
+    const LazyFlags flags = cpu->lazy;
+    for (;;) {
+      const T next = operation(old);
+      if (compare_exchange<T>(at, old, next)) return;
+      cpu->lazy = flags;
+    }
+  } else {
+    const T next = operation(old);
+    order_store();
+    __builtin_memcpy(at, &next, sizeof(T));
+  }
+}
+
+// By read and write (page-crossing, MMIO), with the flags put back if the write does not happen.
 template <class T, class F>
-[[gnu::noinline]] bool modify_slow(Cpu* cpu, u64 address, F operation) {
+[[gnu::always_inline]] inline bool modify_apart(Cpu* cpu, u64 address, F operation) {
   T old;
   const bool io = cpu->io.done_count != 0;
   if (!io && !probe_write(cpu, address, sizeof(T))) return false;
@@ -157,20 +178,31 @@ template <class T, class F>
   return false;
 }
 
-// One vCPU: LOCK needs no host atomics. Everything that is locked goes through here, so that it
-// can.
-template <class T, class F>
-[[gnu::always_inline]] inline bool modify(Cpu* cpu, u64 address, F operation) {
-  u8* const at = writable_pointer<T>(cpu, address);
-  if (at == nullptr) [[unlikely]] {
+template <class T, bool kLocked, class F>
+[[gnu::noinline]] bool modify_slow(Cpu* cpu, u64 address, F operation) {
+  if (!kLocked || host_atomic<T>(address)) {
+    if (u8* const at = writable_slow(cpu, address, sizeof(T))) {
+      modify_at<T, kLocked>(cpu, at, operation);
+      finish_code_store(cpu);
+      return true;
+    }
     if (cpu->stop != Stop::kNone) return false;
-    return modify_slow<T>(cpu, address, operation);
   }
-  T value;
-  __builtin_memcpy(&value, at, sizeof(T));
-  value = operation(value);
-  __builtin_memcpy(at, &value, sizeof(T));
-  return true;
+  if constexpr (kLocked) begin_exclusive(cpu);
+  const bool done = modify_apart<T>(cpu, address, operation);
+  if constexpr (kLocked) end_exclusive(cpu);
+  return done;
+}
+
+template <class T, bool kLocked = false, class F>
+[[gnu::always_inline]] inline bool modify(Cpu* cpu, u64 address, F operation) {
+  if (!kLocked || host_atomic<T>(address)) {
+    if (u8* const at = writable_hit<T>(cpu, address)) [[likely]] {
+      modify_at<T, kLocked>(cpu, at, operation);
+      return true;
+    }
+  }
+  return modify_slow<T, kLocked>(cpu, address, operation);
 }
 
 // --- Stack
@@ -194,7 +226,15 @@ struct IntegerContext {
   const BlockMode& mode;
   Ea ea;
   Lowered& out;
+  // LOCK means something.
+  bool locked() const { return mode.several && instruction.lock; }
 };
+// Locked instances exist for two kinds of address, which is enough.
+template <class F>
+Handler by_locked_ea(Ea kind, F f) {
+  if (kind == Ea::kFlat) return f(std::integral_constant<Ea, Ea::kFlat>{});
+  return f(std::integral_constant<Ea, Ea::kGeneral>{});
+}
 bool lower_alu(const IntegerContext& context);       // ADD .. CMP, TEST, NOT, NEG, INC, DEC
 bool lower_shift(const IntegerContext& context);     // ROL .. SAR, SHLD, SHRD, BMI2 shifts
 bool lower_multiply(const IntegerContext& context);  // MUL IMUL DIV IDIV MULX, CBW, CWD

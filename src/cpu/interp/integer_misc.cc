@@ -12,6 +12,13 @@ SMOL_HANDLER(fence) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   SMOL_NEXT;
 }
+// Among several CPUs: the guest waits for another one, which may wait for a processor of the host.
+SMOL_HANDLER(pause_among_several) {
+  constexpr u32 kPatience = 64;
+  if (++cpu->pauses % kPatience != 0) SMOL_NEXT;
+  yield_host(cpu);
+  SMOL_END;
+}
 SMOL_HANDLER(clear_carry) {
   merge_flags(cpu, kFlagCf, 0);
   SMOL_NEXT;
@@ -156,8 +163,10 @@ SMOL_HANDLER(flush_line) {  // CLFLUSH: a byte read as far as faults go; caches 
 bool lower_misc(const IntegerContext& context) {
   Op& op = context.out.op;
   switch (context.instruction.opcode) {
-    case Opcode::kNop:
     case Opcode::kPause:
+      op.handler = context.mode.several ? pause_among_several : nothing;
+      return true;
+    case Opcode::kNop:
     case Opcode::kPrefetch:
     case Opcode::kLfence:
     case Opcode::kSfence:

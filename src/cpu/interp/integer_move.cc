@@ -89,13 +89,13 @@ SMOL_HANDLER(exchange_register) {
   put<T>(cpu, op->src, a);
   SMOL_NEXT;
 }
-template <class T>
+template <class T, bool kLocked>
 SMOL_HANDLER(exchange_memory) {
   u64 address;
   T old{};
   if (!ea_general(cpu, op, sizeof(T), true, address)) SMOL_UNWIND;
   const T mine = get<T>(cpu, op->src);
-  if (!modify<T>(cpu, address, [&old, mine](T value) {
+  if (!modify<T, kLocked>(cpu, address, [&old, mine](T value) {
         old = value;
         return mine;
       }))
@@ -112,13 +112,13 @@ SMOL_HANDLER(exchange_add_register) {
   set_lazy<T>(cpu, kFlagsAdd, sum, b);
   SMOL_NEXT;
 }
-template <class T>
+template <class T, bool kLocked>
 SMOL_HANDLER(exchange_add_memory) {
   u64 address;
   T old{};
   if (!ea_general(cpu, op, sizeof(T), true, address)) SMOL_UNWIND;
   const T mine = get<T>(cpu, op->src);
-  if (!modify<T>(cpu, address, [&old, mine](T value) {
+  if (!modify<T, kLocked>(cpu, address, [&old, mine](T value) {
         old = value;
         return static_cast<T>(value + mine);
       }))
@@ -139,13 +139,13 @@ SMOL_HANDLER(compare_exchange_register) {
     put<T>(cpu, accumulator, d);
   SMOL_NEXT;
 }
-template <class T>
+template <class T, bool kLocked>
 SMOL_HANDLER(compare_exchange_memory) {
   u64 address;
   T old{};
   if (!ea_general(cpu, op, sizeof(T), true, address)) SMOL_UNWIND;
   const T a = get<T>(cpu, kRax), mine = get<T>(cpu, op->src);
-  if (!modify<T>(cpu, address, [&old, a, mine](T value) {
+  if (!modify<T, kLocked>(cpu, address, [&old, a, mine](T value) {
         old = value;
         return value == a ? mine : value;
       }))
@@ -156,7 +156,7 @@ SMOL_HANDLER(compare_exchange_memory) {
 }
 
 // CMPXCHG8B and CMPXCHG16B: half-size H.
-template <class H>
+template <class H, bool kLocked>
 SMOL_HANDLER(compare_exchange_pair) {
   struct Pair {
     H low, high;
@@ -171,9 +171,11 @@ SMOL_HANDLER(compare_exchange_pair) {
   const Pair expected{get<H>(cpu, kRax), get<H>(cpu, kRdx)},
       mine{get<H>(cpu, kRbx), get<H>(cpu, kRcx)};
   Pair old{};
-  if (!modify<Pair>(cpu, address, [&](Pair value) {
-        old = value;
-        return value == expected ? mine : value;
+  // Halves of 4 bytes go as one u64.
+  using Whole = std::conditional_t<sizeof(H) == 4, u64, Pair>;
+  if (!modify<Whole, kLocked>(cpu, address, [&](Whole value) {
+        old = std::bit_cast<Pair>(value);
+        return old == expected ? std::bit_cast<Whole>(mine) : value;
       }))
     SMOL_UNWIND;
   if (old != expected) {
@@ -323,9 +325,17 @@ bool lower_exchange(const IntegerContext& context) {
   const bool memory = is_memory(first);
   const Opcode opcode = context.instruction.opcode;
   op.handler = by_width(second.size, [&]<class T>(std::type_identity<T>) -> Handler {
-    if (opcode == Opcode::kXchg) return memory ? exchange_memory<T> : exchange_register<T>;
-    if (opcode == Opcode::kXadd) return memory ? exchange_add_memory<T> : exchange_add_register<T>;
-    return memory ? compare_exchange_memory<T> : compare_exchange_register<T>;
+    if (opcode == Opcode::kXchg) {  // locked without the prefix as well
+      if (!memory) return exchange_register<T>;
+      return context.mode.several ? exchange_memory<T, true> : exchange_memory<T, false>;
+    }
+    const bool locked = context.locked();
+    if (opcode == Opcode::kXadd) {
+      if (!memory) return exchange_add_register<T>;
+      return locked ? exchange_add_memory<T, true> : exchange_add_memory<T, false>;
+    }
+    if (!memory) return compare_exchange_register<T>;
+    return locked ? compare_exchange_memory<T, true> : compare_exchange_memory<T, false>;
   });
   return op.handler != nullptr;
 }
@@ -385,10 +395,12 @@ bool lower_move(const IntegerContext& context) {
     case Opcode::kCmpxchg:
       return lower_exchange(context);
     case Opcode::kCmpxchg8b:
-      op.handler = compare_exchange_pair<u32>;
+      op.handler =
+          context.locked() ? compare_exchange_pair<u32, true> : compare_exchange_pair<u32, false>;
       return true;
     case Opcode::kCmpxchg16b:
-      op.handler = compare_exchange_pair<u64>;
+      op.handler =
+          context.locked() ? compare_exchange_pair<u64, true> : compare_exchange_pair<u64, false>;
       return true;
     case Opcode::kSetcc:
       return lower_setcc(context);

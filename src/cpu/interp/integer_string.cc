@@ -107,6 +107,7 @@ Step move_piece(const String& string) {
       } else {
         std::memmove(target, source, n * sizeof(T));
       }
+      finish_code_store(cpu);
       string.commit(n, sizeof(T), true, true);
       return string.count() == 0 || !string.repeated ? Step::kDone : Step::kAgain;
     }
@@ -134,6 +135,7 @@ Step store_piece(const String& string) {
       } else {
         for (u64 i = 0; i < n; ++i) std::memcpy(target + i * sizeof(T), &value, sizeof(T));
       }
+      finish_code_store(cpu);
       string.commit(n, sizeof(T), false, true);
       return string.count() == 0 ? Step::kDone : Step::kAgain;
     }

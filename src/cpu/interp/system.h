@@ -36,7 +36,9 @@ bool check_port(Cpu& cpu, u16 port, u32 size);
 bool port_read(Cpu& cpu, u16 port, u32 size, u32& value);
 bool port_write(Cpu& cpu, u16 port, u32 size, u32 value);
 
-// State after reset (SDM vol. 3, table 9-1).
+// State after power-up or reset, and after INIT, which keeps x87, MMX and SSE state, XCR0, the MSRs but EFER, and CR0.CD and NW (SDM
+// vol. 3, table 10-1).
 void reset(Cpu& cpu);
+void init_reset(Cpu& cpu);
 
 }  // namespace smol::cpu

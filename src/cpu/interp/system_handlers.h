@@ -22,12 +22,14 @@ SMOL_HANDLER(run_on) {
 template <SystemFunction kFunction>
 SMOL_HANDLER(run_and_end) {
   if (!kFunction(*cpu, *op)) SMOL_UNWIND;
+  if (cpu->several) std::atomic_thread_fence(std::memory_order_seq_cst);  // most serialize
   SMOL_END;
 }
 // The function has set cpu.rip.
 template <SystemFunction kFunction>
 SMOL_HANDLER(run_and_go) {
   if (!kFunction(*cpu, *op)) SMOL_UNWIND;
+  if (cpu->several) std::atomic_thread_fence(std::memory_order_seq_cst);
   SMOL_TAIL(leave_end_at, cpu, op);
 }
 

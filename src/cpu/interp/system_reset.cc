@@ -1,12 +1,14 @@
-// State after reset (SDM vol. 3, table 10-1: "IA-32 and Intel 64 processor states following
-// power-up, reset, or INIT").
+// State after reset and after INIT (SDM vol. 3, table 10-1: "IA-32 and Intel 64 processor states
+// following power-up, reset, or INIT").
 #include "cpu/interp/system.h"
 #include "cpu/mmu/access.h"
 #include "cpu/state/flags.h"
 
 namespace smol::cpu {
+namespace {
 
-void reset(Cpu& cpu) {
+// What both do.
+void reset_common(Cpu& cpu, u64 cr0) {
   for (u64& reg : cpu.gpr) reg = 0;
   cpu.gpr[kRdx] = 0x600;  // family 6
   write_rflags(cpu, 2);
@@ -16,18 +18,11 @@ void reset(Cpu& cpu) {
   cpu.ldtr = {.limit = 0xffff, .access = 0x82};
   cpu.tr = {.limit = 0xffff, .access = 0x8b};
   cpu.gdtr = cpu.idtr = {};
-  cpu.cr0 = kCr0Et | kCr0Cd | kCr0Nw;
+  cpu.cr0 = cr0;
   cpu.cr2 = cpu.cr3 = cpu.cr4 = cpu.efer = 0;
-  cpu.xcr0 = 1;
   for (u64& address : cpu.dr) address = 0;
   cpu.dr6 = 0xffff0ff0;
   cpu.dr7 = 0x400;
-  cpu.msr = Msrs{};
-  for (Vec128& value : cpu.xmm) value = {};
-  cpu.mxcsr = 0x1f80;
-  cpu.x87 = X87State{};
-  cpu.x87.control = 0x40;
-  cpu.x87.empty = 0;  // power-up: the tag word is 5555H, all zero
   cpu.interrupt_shadow = cpu.nmi_masked = cpu.halted = false;
   cpu.stop = Stop::kNone;
   cpu.io.done_count = cpu.io.replayed = 0;
@@ -36,5 +31,20 @@ void reset(Cpu& cpu) {
   flush_tlb(cpu);
   select_tlb(cpu);
 }
+
+}  // namespace
+
+void reset(Cpu& cpu) {
+  cpu.xcr0 = 1;
+  cpu.msr = Msrs{};
+  for (Vec128& value : cpu.xmm) value = {};
+  cpu.mxcsr = 0x1f80;
+  cpu.x87 = X87State{};
+  cpu.x87.control = 0x40;
+  cpu.x87.empty = 0;  // power-up: the tag word is 5555H, all zero
+  reset_common(cpu, kCr0Et | kCr0Cd | kCr0Nw);
+}
+
+void init_reset(Cpu& cpu) { reset_common(cpu, kCr0Et | (cpu.cr0 & (kCr0Cd | kCr0Nw))); }
 
 }  // namespace smol::cpu

@@ -32,6 +32,47 @@ SMOL_PRESERVE_MOST bool write_slow(Cpu* cpu, u64 address, const void* from, u32 
 // with cpu.stop set on a fault. Code under it is dropped before the caller writes, so the caller
 // must write at once.
 SMOL_PRESERVE_MOST u8* writable_slow(Cpu* cpu, u64 address, u32 size);
+SMOL_PRESERVE_MOST void code_store_done(Cpu* cpu);
+inline void finish_code_store(Cpu* cpu) {
+  if (__builtin_expect(cpu->code_store_size != 0, 0)) code_store_done(cpu);
+}
+
+// x86's memory order between CPUs. x86-64 hosts have it by plain loads and stores; on aarch64,
+// loads stay in order with what comes behind them and stores with the stores before them, which
+// leaves the one freedom that x86 has too: a load may pass an older store.
+[[gnu::always_inline]] inline void order_load() {
+#if defined(__aarch64__)
+  asm volatile("dmb ishld" ::: "memory");
+#endif
+}
+[[gnu::always_inline]] inline void order_store() {
+#if defined(__aarch64__)
+  asm volatile("dmb ishst" ::: "memory");
+#endif
+}
+// By one host access when size is one of a machine access: another CPU must not see half of it, nor
+// see it written twice (as memcpy of 8 bytes may do, by two overlapping halves).
+inline void copy_once(void* to, const void* from, u32 size) {
+  switch (size) {
+    case 1:
+      __builtin_memcpy(to, from, 1);
+      return;
+    case 2:
+      __builtin_memcpy(to, from, 2);
+      return;
+    case 4:
+      __builtin_memcpy(to, from, 4);
+      return;
+    case 8:
+      __builtin_memcpy(to, from, 8);
+      return;
+    case 16:
+      __builtin_memcpy(to, from, 16);
+      return;
+    default:
+      __builtin_memcpy(to, from, size);
+  }
+}
 
 inline TlbEntry* tlb_slot(Cpu* cpu, u64 address) {
   return &cpu->tlb[(address >> 12) & (kTlbEntries - 1)];
@@ -49,6 +90,7 @@ template <class T>
     __builtin_memcpy(&value,
                      reinterpret_cast<const void*>(address + static_cast<u64>(entry->addend)),
                      sizeof(T));
+    order_load();
     return true;
   }
   static_assert(sizeof(T) <= sizeof(cpu->scratch));
@@ -61,6 +103,7 @@ template <class T>
 [[gnu::always_inline]] inline bool write_memory(Cpu* cpu, u64 address, const T& value) {
   const TlbEntry* const entry = tlb_slot(cpu, address);
   if (__builtin_expect(entry->write_tag == tag_of(cpu, address, sizeof(T)), 1)) {
+    order_store();
     __builtin_memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry->addend)), &value,
                      sizeof(T));
     return true;
@@ -70,13 +113,14 @@ template <class T>
   return write_slow(cpu, address, cpu->scratch, sizeof(T));
 }
 
-// Host pointer when [address, +sizeof(T)) is writable RAM in one page; else see writable_slow.
+// Host pointer when [address, +sizeof(T)) is in one page that the TLB knows as writable RAM without
+// code; else nullptr: ask writable_slow.
 template <class T>
-[[gnu::always_inline]] inline u8* writable_pointer(Cpu* cpu, u64 address) {
+[[gnu::always_inline]] inline u8* writable_hit(Cpu* cpu, u64 address) {
   const TlbEntry* const entry = tlb_slot(cpu, address);
   if (__builtin_expect(entry->write_tag == tag_of(cpu, address, sizeof(T)), 1))
     return reinterpret_cast<u8*>(address + static_cast<u64>(entry->addend));
-  return writable_slow(cpu, address, sizeof(T));
+  return nullptr;
 }
 
 // Checks that a write would succeed, without doing it (for instructions with several stores that
@@ -90,8 +134,8 @@ SMOL_REALIGN bool read_system(Cpu* cpu, u64 address, void* into, u32 size);
 SMOL_REALIGN bool write_system(Cpu* cpu, u64 address, const void* from, u32 size);
 
 // Host pointer to [address, +size), which must lie in one page, for bulk copies; access rights
-// checked, code under a write dropped, dirty bits set. nullptr with cpu.stop == kNone when it is
-// not RAM, with cpu.stop set on a fault.
+// checked, code under a write dropped as writable_slow says, dirty bits set. nullptr with cpu.stop
+// == kNone when it is not RAM, with cpu.stop set on a fault.
 SMOL_REALIGN u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access);
 
 // Guest-physical address and host pointer (nullptr: not RAM) of the code at a linear address; false

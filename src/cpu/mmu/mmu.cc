@@ -74,13 +74,16 @@ void Mmu::set_code_granules(u64 physical, u64 granules) {
   physical &= kPageMask;
   Slot* const slot = slots_.find(physical);
   if (slot == nullptr) return;
-  u64& mask = slot->code[(physical - slot->start) >> 12];
+  u64& mask = slot->code[slot->page_of(physical)];
   const bool first = mask == 0 && granules != 0;
   mask = granules;
-  if (!first) return;
+  if (first) drop_write_tags(physical);
+}
+
+void Mmu::drop_write_tags(u64 page) {
   for (auto& entries : tables_) {
     for (TlbEntry& entry : entries) {
-      if (entry.physical != physical || entry.write_tag == 0) continue;
+      if (entry.physical != page || entry.write_tag == 0) continue;
       entry.write_tag = 0;
       entry.physical |= kBesideCode;
     }
@@ -92,20 +95,19 @@ bool Mmu::fill(u64 address, Access access, Privilege privilege, Translation& out
   Slot* const slot = slots_.find(out.physical);
   if (slot == nullptr) return true;
   const u64 page = out.physical & kPageMask;
-  const u64 index = (page - slot->start) >> 12;
+  const u64 index = slot->page_of(page);
   bool writable = out.writable && !slot->read_only;
   if (access == Access::kWrite && !slot->read_only) slot->mark_dirty(page);
-  if (writable && !slot->dirty.empty())
-    writable = ((slot->dirty[index >> 6] >> (index & 63)) & 1) != 0;
+  writable = writable && slot->logged(index);
   const u64 linear = address & kPageMask;
   TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
-  const bool code = slot->code[index] != 0;
+  const bool code = writable && !may_store_unseen(*slot, index);
   if (!out.global) non_global_[static_cast<u32>(privilege)] = true;
   entry.read_tag = tag(privilege, linear, 1);
   entry.write_tag = writable && !code ? entry.read_tag : 0;
   entry.addend =
       static_cast<i64>(reinterpret_cast<u64>(slot->host + (page - slot->start)) - linear);
-  entry.physical = page | (writable && code ? kBesideCode : 0);
+  entry.physical = page | (code ? kBesideCode : 0);
   return true;
 }
 
@@ -126,7 +128,8 @@ bool Mmu::io_access(u64 physical, u64& value, u32 size, bool write) {
 
 bool Mmu::read_page(const Translation& at, u8* into, u32 size) {
   if (Slot* const slot = slots_.find(at.physical)) {
-    std::memcpy(into, slot->host + (at.physical - slot->start), size);
+    copy_once(into, slot->host + (at.physical - slot->start), size);
+    order_load();
     return true;
   }
   // MMIO by the largest naturally sized pieces.
@@ -144,8 +147,9 @@ bool Mmu::read_page(const Translation& at, u8* into, u32 size) {
 bool Mmu::write_page(const Translation& at, const u8* from, u32 size) {
   Slot* const slot = slots_.find(at.physical);
   if (slot != nullptr && !slot->read_only) {
+    order_store();
+    copy_once(slot->host + (at.physical - slot->start), from, size);
     note_code_write(*slot, at.physical, size);
-    std::memcpy(slot->host + (at.physical - slot->start), from, size);
     return true;
   }
   for (u32 done = 0; done < size;) {
@@ -164,8 +168,8 @@ bool Mmu::write_page(const Translation& at, const u8* from, u32 size) {
 bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
   const TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
   if (entry.read_tag == tag(privilege, address, size)) {
-    std::memcpy(into, reinterpret_cast<const void*>(address + static_cast<u64>(entry.addend)),
-                size);
+    copy_once(into, reinterpret_cast<const void*>(address + static_cast<u64>(entry.addend)), size);
+    order_load();
     return true;
   }
   const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
@@ -176,15 +180,30 @@ bool Mmu::read(u64 address, void* into, u32 size, Privilege privilege) {
   return first == size || read_page(high, static_cast<u8*>(into) + first, size - first);
 }
 
-// A store to a page with code, through an entry that a walk made: the host address, with code under
-// it dropped.
-u8* Mmu::write_beside_code(TlbEntry& entry, u64 address, u32 size) {
+// Stores to a page with code, through an entry that a walk made.
+void Mmu::write_beside_code(TlbEntry& entry, u64 address, const void* from, u32 size) {
   const u64 physical = (entry.physical & kPageMask) | (address & 0xfff);
   Slot* const slot = slots_.find(physical);
+  order_store();
+  copy_once(reinterpret_cast<void*>(address + static_cast<u64>(entry.addend)), from, size);
   note_code_write(*slot, physical, size);
-  if (slot->code[(physical - slot->start) >> 12] == 0) {
-    entry.write_tag = entry.read_tag;
-    entry.physical &= kPageMask;
+  if (!may_store_unseen(*slot, slot->page_of(physical))) return;
+  entry.write_tag = entry.read_tag;
+  entry.physical &= kPageMask;
+}
+
+u8* Mmu::writable_beside_code(TlbEntry& entry, u64 address, u32 size) {
+  const u64 physical = (entry.physical & kPageMask) | (address & 0xfff);
+  Slot* const slot = slots_.find(physical);
+  if (slot->marks) {
+    cpu_.code_store = physical;
+    cpu_.code_store_size = size;
+  } else {
+    note_code_write(*slot, physical, size);
+    if (slot->code[slot->page_of(physical)] == 0) {
+      entry.write_tag = entry.read_tag;
+      entry.physical &= kPageMask;
+    }
   }
   return reinterpret_cast<u8*>(address + static_cast<u64>(entry.addend));
 }
@@ -193,11 +212,12 @@ bool Mmu::write(u64 address, const void* from, u32 size, Privilege privilege) {
   TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
   const u64 wanted = tag(privilege, address, size);
   if (entry.write_tag == wanted) {
-    std::memcpy(reinterpret_cast<void*>(address + static_cast<u64>(entry.addend)), from, size);
+    order_store();
+    copy_once(reinterpret_cast<void*>(address + static_cast<u64>(entry.addend)), from, size);
     return true;
   }
   if (entry.read_tag == wanted && (entry.physical & kBesideCode)) {
-    std::memcpy(write_beside_code(entry, address, size), from, size);
+    write_beside_code(entry, address, from, size);
     return true;
   }
   const u32 first = std::min<u32>(size, 4096 - static_cast<u32>(address & 0xfff));
@@ -212,12 +232,19 @@ u8* Mmu::writable(u64 address, u32 size, Privilege privilege) {
   if ((address & 0xfff) + size > 4096) return nullptr;
   TlbEntry& entry = table(privilege)[(address >> 12) & (kTlbEntries - 1)];
   if (entry.read_tag == tag(privilege, address, size) && (entry.physical & kBesideCode))
-    return write_beside_code(entry, address, size);
+    return writable_beside_code(entry, address, size);
   Translation at;
   if (!fill(address, Access::kWrite, privilege, at)) return nullptr;
   Slot* const slot = slots_.find(at.physical);
   if (slot == nullptr || slot->read_only) return nullptr;
-  note_code_write(*slot, at.physical, size);
+  if (slot->marks) {
+    // `entry` is of this access now.
+    if ((entry.physical & kBesideCode) == 0) return slot->host + (at.physical - slot->start);
+    cpu_.code_store = at.physical;
+    cpu_.code_store_size = size;
+  } else {
+    note_code_write(*slot, at.physical, size);
+  }
   return slot->host + (at.physical - slot->start);
 }
 
@@ -264,6 +291,7 @@ SMOL_PRESERVE_MOST u8* writable_slow(Cpu* cpu, u64 address, u32 size) {
   if (cpu->mmu->watched() && !cpu->mmu->examine(address, size, true)) return nullptr;
   return cpu->mmu->writable(address, size, cpu->mmu->privilege());
 }
+SMOL_PRESERVE_MOST void code_store_done(Cpu* cpu) { cpu->mmu->code_store_done(); }
 u8* bulk_pointer(Cpu* cpu, u64 address, u32 size, Access access) {
   Mmu& mmu = *cpu->mmu;
   if (mmu.watched()) return nullptr;  // one element at a time

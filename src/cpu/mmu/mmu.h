@@ -10,7 +10,7 @@
 
 namespace smol::cpu {
 
-// Told before a vCPU's store changes bytes of a page that is marked as holding code.
+// Told when a vCPU's store changes bytes of a page that is marked as holding code.
 class CodeObserver {
  public:
   virtual ~CodeObserver() = default;
@@ -43,6 +43,8 @@ class Mmu {
 
   void set_observer(CodeObserver* observer) { observer_ = observer; }
   Slots& slots() { return slots_; }
+  // The machine has other CPUs, and this one has that number (0-31).
+  void join(u32 index) { me_ = u32{1} << index; }
   // After slots changed or a dirty log was taken.
   void flush_all();
   // A CR3 load. Tables in which only global pages were entered keep them: with SMAP, that is what
@@ -61,6 +63,14 @@ class Mmu {
   // Bit i: bytes [64 i, 64 i + 64) of the page are in decoded code (0: none are). Stores to such a
   // page are slow, stores to such a granule are told to the observer.
   void set_code_granules(u64 physical, u64 granules);
+  // The same among several CPUs, adding to the mask. Gives the CPUs (a bit each) that may hold a
+  // write tag for the page: the caller has it withdrawn before it believes the bytes.
+  u32 share_code_granules(u64 physical, u64 granules);
+  // Gives up this CPU's write tags for the page, or for all pages.
+  void withdraw(u64 physical);
+  void withdraw_all();
+  // What came of a store through writable()'s pointer.
+  void code_store_done();
 
   // Walks for one access. False: fault recorded.
   bool translate(u64 address, Access access, Privilege privilege, Translation& out);
@@ -92,12 +102,18 @@ class Mmu {
   bool io_access(u64 physical, u64& value, u32 size, bool write);
   bool checks_alignment() const;
   bool has_data_breakpoints() const;
-  u8* write_beside_code(TlbEntry& entry, u64 address, u32 size);
+  void write_beside_code(TlbEntry& entry, u64 address, const void* from, u32 size);
+  u8* writable_beside_code(TlbEntry& entry, u64 address, u32 size);
+  bool may_store_unseen(Slot& slot, u64 page);
+  void drop_write_tags(u64 page);
+  // After the store (before it, for one CPU, does as well).
   void note_code_write(Slot& slot, u64 physical, u32 size) {
-    const u64 granules = slot.code[(physical - slot.start) >> 12];
+    if (slot.marks) return note_shared_write(slot, physical, size);
+    const u64 granules = slot.code[slot.page_of(physical)];
     if (granules != 0 && (granules & granules_of(physical & 0xfff, size)) != 0)
       observer_->code_written(physical, size);
   }
+  void note_shared_write(Slot& slot, u64 physical, u32 size);
   void next_generation(u32 table_index);
   void next_code_generation(u32 user);
   TlbEntry* table(Privilege privilege) { return tables_[static_cast<u32>(privilege)]; }
@@ -107,6 +123,7 @@ class Mmu {
   }
 
   Cpu& cpu_;
+  u32 me_ = 0;    // this CPU's bit in PageMarks::writers
   u64 reserved_;  // physical address bits that do not exist
   Slots slots_;
   CodeObserver* observer_ = nullptr;

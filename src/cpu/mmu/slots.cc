@@ -12,6 +12,10 @@ void Slots::set(std::span<const PhysicalSlot> slots) {
     if (wanted.size == 0) continue;
     Slot slot;
     static_cast<PhysicalSlot&>(slot) = wanted;
+    if (wanted.marks) {
+      next.push_back(std::move(slot));
+      continue;
+    }
     if (wanted.log_dirty) slot.dirty.assign(((wanted.size >> 12) + 63) / 64, 0);
     for (Slot& old : slots_) {
       if (old.id != wanted.id || old.start != wanted.start || old.size != wanted.size) continue;
@@ -29,6 +33,7 @@ void Slots::set(std::span<const PhysicalSlot> slots) {
 std::vector<u64> Slots::take_dirty(u32 id) {
   for (Slot& slot : slots_) {
     if (slot.id != id) continue;
+    if (slot.marks) return slot.marks->take_dirty();
     std::vector<u64> taken(((slot.size >> 12) + 63) / 64, 0);
     if (!slot.dirty.empty()) taken.swap(slot.dirty);
     return taken;

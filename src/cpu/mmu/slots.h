@@ -1,6 +1,7 @@
 // Guest-physical memory as the MMU sees it: slots of plain host memory, everything else is MMIO.
-// Beside each slot, a byte a page says whether code was decoded from it, and a bit a page whether
-// it was written since the dirty log was taken. Thread: the vCPU's.
+// Beside each slot, a mask a page says where code was decoded from it, and a bit a page whether it
+// was written since the dirty log was taken. A machine's only CPU keeps both to itself; several
+// share them (page_marks.h). Thread: the vCPU's.
 #pragma once
 
 #include <memory>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "cpu/mmu/page_marks.h"
 
 namespace smol::cpu {
 
@@ -16,20 +18,29 @@ struct PhysicalSlot {
   u64 start = 0;  // guest-physical, page aligned
   u64 size = 0;
   u8* host = nullptr;
-  bool read_only = false;  // writes are MMIO
-  bool log_dirty = false;  // vCPU writes set bits, see take_dirty_log
+  bool read_only = false;                      // writes are MMIO
+  bool log_dirty = false;                      // vCPU writes set bits, see take_dirty_log
+  std::shared_ptr<PageMarks> marks = nullptr;  // of a machine with several CPUs
 };
 
 struct Slot : PhysicalSlot {
-  std::vector<u64> dirty;  // empty unless log_dirty
-  // A mask of granules a page (mmu.h), zeroed on demand.
+  std::vector<u64> dirty;  // one CPU: empty unless log_dirty
+  // One CPU: a mask of granules a page (mmu.h), zeroed on demand.
   std::unique_ptr<u64[], void (*)(void*)> code{nullptr, nullptr};
 
+  u64 page_of(u64 physical) const { return (physical - start) >> 12; }
+  u64 code_mask(u64 page) const {
+    return marks ? marks->code(page).load(std::memory_order_seq_cst) : code[page];
+  }
   void mark_dirty(u64 physical) {
-    if (!dirty.empty()) {
-      const u64 page = (physical - start) >> 12;
-      dirty[page >> 6] |= u64{1} << (page & 63);
-    }
+    const u64 page = page_of(physical);
+    if (!dirty.empty()) dirty[page >> 6] |= u64{1} << (page & 63);
+    if (log_dirty && marks) marks->mark_dirty(page);
+  }
+  // Whether stores to the page need no look for the dirty log's sake.
+  bool logged(u64 page) const {
+    if (marks) return !log_dirty || marks->is_dirty(page);
+    return dirty.empty() || ((dirty[page >> 6] >> (page & 63)) & 1) != 0;
   }
 };
 
@@ -45,6 +56,10 @@ class Slots {
     return nullptr;
   }
   std::vector<u64> take_dirty(u32 id);
+  template <class F>
+  void each(F function) {
+    for (Slot& slot : slots_) function(slot);
+  }
 
  private:
   std::vector<Slot> slots_;

@@ -247,6 +247,12 @@ struct Cpu {
   bool window_wanted = false;
 
   // --- engine ---
+  bool several = false;  // the machine has other CPUs: locked accesses are atomic, fences real
+  u32 pauses = 0;        // PAUSE instructions met
+  // A store into a page with code that is under way, to be looked at when it is done (several CPUs;
+  // see finish_code_store in mmu/access.h).
+  u64 code_store = 0;
+  u32 code_store_size = 0;
   Stop stop = Stop::kNone;
   Fault fault;
   IoLog io;

@@ -121,7 +121,7 @@ CpuidResult cpuid(const CpuidInput& in) {
     case 0x80000003:
     case 0x80000004: return brand(in.leaf);
     case 0x80000007: return {.edx = bit(8)};  // invariant TSC
-    case 0x80000008: return {.eax = kPhysicalAddressBits | 48u << 8};
+    case 0x80000008: return {.eax = kPhysicalAddressBits | 48u << 8, .ecx = in.cpu_count - 1};
     default: return {};
   }
 }

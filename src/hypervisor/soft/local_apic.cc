@@ -109,6 +109,7 @@ void LocalApic::set_irr(u8 vector, bool level) {
   if (vector < 16) return error(kErrorReceiveIllegal);
   set_bit(kTmr, vector, level);
   set_bit(kIrr, vector, true);
+  news_ = true;
 }
 
 bool LocalApic::has_interrupt() const {

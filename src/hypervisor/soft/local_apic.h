@@ -10,6 +10,7 @@
 
 #include <array>
 #include <span>
+#include <utility>
 
 #include "hypervisor/soft/interrupt_message.h"
 
@@ -78,6 +79,8 @@ class LocalApic {
   // Accepts a vector (16-255) into IRR; ignored while the APIC is disabled, as KVM does. level:
   // trigger mode.
   void set_irr(u8 vector, bool level);
+  // Whether a vector arrived since the last call.
+  bool take_news() { return std::exchange(news_, false); }
   // A vector that beats the processor priority is waiting.
   bool has_interrupt() const;
   // Moves it to ISR and returns it; -1 when there is none.
@@ -144,6 +147,7 @@ class LocalApic {
   LocalApicSink& sink_;
   u64 apic_base_ = 0;
   std::array<u8, 1024> page_{};
+  bool news_ = false;
   u32 pending_errors_ = 0;  // shown by the next write of ESR
   bool lint_[2] = {};
   u64 expiry_ns_ = kNoDeadline;  // one-shot and periodic

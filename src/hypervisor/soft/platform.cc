@@ -5,7 +5,7 @@
 namespace smol::hypervisor::soft {
 namespace {
 
-constexpr u32 kMsrApicBase = 0x1b, kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0;
+constexpr u32 kMsrApicBase = 0x1b, kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0, kMsrX2Tpr = 0x808, kMsrX2Eoi = 0x80b;
 constexpr u64 kNever = ~u64{0};
 
 }  // namespace
@@ -19,8 +19,8 @@ void Platform::add_cpu(u32 id) {
 bool Platform::route(const InterruptMessage& message, const LocalApic* source) {
   const bool taken = deliver(message, apics_, source);
   if (taken)
-    for (const auto& local : locals_)
-      if (local->apic.has_interrupt()) wake_(local->apic.id());
+    for (const auto& local : locals_)  // only who got something: a wake makes a running CPU stop
+      if (local->apic.take_news() && local->apic.has_interrupt()) wake_(local->apic.id());
   return taken;
 }
 
@@ -29,7 +29,8 @@ void Platform::pic_changed() {
   if (locals_.empty()) return;
   LocalApic& apic = locals_[0]->apic;
   apic.set_lint(0, pic_.output());
-  if (pic_.output() && apic.accepts_pic()) wake_(0);
+  const bool vector = apic.take_news() && apic.has_interrupt();  // LINT0 in fixed mode
+  if (vector || (pic_.output() && apic.accepts_pic())) wake_(0);
 }
 
 void Platform::set_irq_line(u32 gsi, bool level) {
@@ -50,17 +51,18 @@ bool Platform::send_msi(const Msi& msi) {
 
 Platform::Signals Platform::take_signals(u32 cpu) {
   const std::lock_guard lock(mutex_);
+  if (locals_[cpu]->signals.init) locals_[cpu]->apic.init_reset();
   return std::exchange(locals_[cpu]->signals, Signals{});
 }
 
-// cpu: who looks; it sees what came itself and is not woken (a wake makes it stop at once, so it would never get on).
+// Each CPU looks after its own timer, also when it is halted; the first one after the PIT. The CPU sees what came itself and is not
+// woken (a wake makes it stop at once, so it would never get on).
 void Platform::advance_locked(u32 cpu) {
-  const ApicTime now = time();
-  for (const auto& local : locals_) {
-    local->apic.advance(now);
-    if (local->apic.id() != cpu && local->apic.has_interrupt()) wake_(local->apic.id());
-  }
-  if (irqchip_ != Irqchip::kFull || !pit_.advance(now.ns)) return;
+  LocalApic& apic = locals_[cpu]->apic;
+  const ApicTime now = time(cpu);
+  apic.advance(now);
+  apic.take_news();
+  if (cpu != 0 || irqchip_ != Irqchip::kFull || !pit_.advance(now.ns)) return;
   for (const bool level : {true, false}) {
     pic_.set_line(0, level);
     io_apic_.set_line(0, level);
@@ -92,7 +94,7 @@ int Platform::acknowledge(u32 cpu) {
 u64 Platform::time_to_deadline(u32 cpu, u64 limit) {
   if (irqchip_ == Irqchip::kNone) return limit;
   const std::lock_guard lock(mutex_);
-  const ApicTime now = time();
+  const ApicTime now = time(cpu);
   u64 next = locals_[cpu]->apic.next_deadline(now);
   if (cpu == 0 && irqchip_ == Irqchip::kFull) next = std::min(next, pit_.next_deadline());
   if (next == kNever) return limit;
@@ -107,10 +109,10 @@ bool Platform::mmio(u32 cpu, u64 address, bool write, u8 size, u64& value) {
   const u32 offset = static_cast<u32>(address & 0xfff);
   if (page == apic.mmio_page()) {
     if (write) {
-      apic.write(offset, static_cast<u32>(value), time());
+      apic.write(offset, static_cast<u32>(value), time(cpu));
     } else {
       // Registers are 32 bits at multiples of 16; a narrower read gives the bytes asked for.
-      value = static_cast<u64>(apic.read(offset & ~3u, time())) >> (8 * (offset & 3));
+      value = static_cast<u64>(apic.read(offset & ~3u, time(cpu))) >> (8 * (offset & 3));
     }
     return true;
   }
@@ -155,10 +157,10 @@ bool Platform::read_msr(u32 cpu, u32 index, u64& value, bool& valid) {
     return true;
   }
   if (index == kMsrTsc) {
-    value = tsc();
+    value = tsc(cpu);
     return true;
   }
-  if (index == kMsrTscDeadline || (index >= 0x800 && index <= 0x8ff)) return apic.read_msr(index, value, time());
+  if (index == kMsrTscDeadline || (index >= 0x800 && index <= 0x8ff)) return apic.read_msr(index, value, time(cpu));
   valid = false;
   return false;
 }
@@ -169,10 +171,14 @@ bool Platform::write_msr(u32 cpu, u32 index, u64 value, bool& valid) {
   LocalApic& apic = locals_[cpu]->apic;
   if (index == kMsrApicBase) return apic.set_apic_base(value);
   if (index == kMsrTsc) {
-    set_tsc(value);
+    set_tsc(cpu, value);
     return true;
   }
-  if (index == kMsrTscDeadline || (index >= 0x800 && index <= 0x8ff)) return apic.write_msr(index, value, time());
+  if (index == kMsrTscDeadline || (index >= 0x800 && index <= 0x8ff)) {
+    const bool legal = apic.write_msr(index, value, time(cpu));
+    if (index == kMsrX2Eoi || index == kMsrX2Tpr) notice(cpu);
+    return legal;
+  }
   valid = false;
   return false;
 }
@@ -185,6 +191,7 @@ u8 Platform::read_cr8(u32 cpu) {
 void Platform::write_cr8(u32 cpu, u8 value) {
   const std::lock_guard lock(mutex_);
   locals_[cpu]->apic.set_cr8(value);
+  notice(cpu);
 }
 
 u64 Platform::apic_base(u32 cpu) {
@@ -199,12 +206,12 @@ bool Platform::set_apic_base(u32 cpu, u64 value) {
 
 std::array<u8, 1024> Platform::save_apic(u32 cpu) {
   const std::lock_guard lock(mutex_);
-  return locals_[cpu]->apic.save(time());
+  return locals_[cpu]->apic.save(time(cpu));
 }
 
 void Platform::restore_apic(u32 cpu, const std::array<u8, 1024>& page) {
   const std::lock_guard lock(mutex_);
-  locals_[cpu]->apic.restore(page, time());
+  locals_[cpu]->apic.restore(page, time(cpu));
 }
 
 void Platform::restore_tsc_deadline(u32 cpu, u64 value) {

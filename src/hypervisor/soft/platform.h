@@ -2,11 +2,14 @@
 // the VM's clock. vCPUs ask it what to take; lines and MSIs come from any thread.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "cpu/interp/engine_group.h"
 #include "hypervisor/hypervisor.h"
 #include "hypervisor/soft/clock.h"
 #include "hypervisor/soft/io_apic.h"
@@ -33,9 +36,9 @@ class Platform : private IoApicSink {
     bool nmi = false, init = false, startup = false;
     u8 startup_page = 0;
   };
-  // What arrived besides vectors, taken.
+  // What arrived besides vectors, taken. An INIT among it has reset the local APIC.
   Signals take_signals(u32 cpu);
-  // Runs the timers up to now and says whether a vector or NMI waits.
+  // Runs this CPU's timers up to now (the first one's: the PIT as well) and says whether a vector or a signal waits.
   bool poll(u32 cpu);
   // The vector to take (PIC through ExtINT, or the local APIC), acknowledged; -1 for none.
   int acknowledge(u32 cpu);
@@ -56,9 +59,10 @@ class Platform : private IoApicSink {
   void restore_apic(u32 cpu, const std::array<u8, 1024>& page);
   void restore_tsc_deadline(u32 cpu, u64 value);
 
-  // TSC = clock + offset (ns = ticks).
-  u64 tsc() const { return clock_.now() + tsc_offset_; }
-  void set_tsc(u64 value) { tsc_offset_ = value - clock_.now(); }
+  // The TSC at the clock's `now` (ns = ticks): each CPU has an offset of its own, written by its own thread.
+  u64 tsc_at(u32 cpu, u64 now) const { return now + tsc_offsets_[cpu].load(std::memory_order_relaxed); }
+  u64 tsc(u32 cpu) const { return tsc_at(cpu, clock_.now()); }
+  void set_tsc(u32 cpu, u64 value) { tsc_offsets_[cpu].store(value - clock_.now(), std::memory_order_relaxed); }
 
  private:
   // A local APIC with what reaches its processor beside vectors.
@@ -68,7 +72,10 @@ class Platform : private IoApicSink {
     void send(const InterruptMessage& message) override { platform.route(message, &apic); }
     void broadcast_eoi(u8 vector) override { platform.io_apic_.end_of_interrupt(vector); }
     void nmi() override { signals.nmi = true; platform.wake_(apic.id()); }
-    void init() override { signals.init = true; platform.wake_(apic.id()); }
+    void init() override {
+      signals = {.nmi = false, .init = true};  // what came before it does not outlive it
+      platform.wake_(apic.id());
+    }
     void startup(u8 page) override {
       signals.startup = true;
       signals.startup_page = page;
@@ -83,7 +90,14 @@ class Platform : private IoApicSink {
   bool route(const InterruptMessage& message, const LocalApic* source);
   void pic_changed();
   void advance_locked(u32 cpu);
-  ApicTime time() const { return {clock_.now(), tsc()}; }
+  // A vector may have become deliverable by what the CPU did to its own APIC.
+  void notice(u32 cpu) {
+    if (locals_[cpu]->apic.has_interrupt()) wake_(cpu);
+  }
+  ApicTime time(u32 cpu) const {
+    const u64 now = clock_.now();
+    return {now, tsc_at(cpu, now)};
+  }
 
   const Irqchip irqchip_;
   Clock& clock_;
@@ -94,7 +108,7 @@ class Platform : private IoApicSink {
   IoApic io_apic_;
   Pic pic_;
   Pit pit_;
-  u64 tsc_offset_ = 0;
+  std::array<std::atomic<u64>, cpu::EngineGroup::kMostEngines> tsc_offsets_{};
 };
 
 }  // namespace smol::hypervisor::soft

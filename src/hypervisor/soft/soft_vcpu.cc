@@ -3,8 +3,8 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/futex.h"
 #include "cpu/decoder/instruction.h"
 #include "cpu/interp/system.h"
 #include "hypervisor/soft/cpuid.h"
@@ -19,7 +19,7 @@ constexpr u64 kLongestWait = 1'000'000'000;  // ns
 }  // namespace
 
 SoftVcpu::SoftVcpu(SoftVm& vm, u32 id) : vm_(vm), id_(id), kvmclock_(vm.memory()) {
-  engine_ = cpu::Engine::create({.features = features_of(vm.config().model)}, vm.memory(), *this);
+  engine_ = cpu::Engine::create({.features = features_of(vm.config().model), .group = vm.group(), .index = id}, vm.memory(), *this);
   cpu::reset(engine_->cpu());
   engine_->state_changed();
   wait_for_sipi_ = id != 0;
@@ -29,19 +29,18 @@ SoftVcpu::~SoftVcpu() { vm_.forget(this); }
 
 void SoftVcpu::wake() {
   engine_->cpu().attention.store(true, std::memory_order_release);
-  {
-    const std::lock_guard lock(halt_mutex_);
-    woken_ = true;
-  }
-  halt_wake_.notify_one();
+  notify();
 }
 
-// Async-signal-safety is promised: no lock here. A halted vCPU looks at the flag at least every few milliseconds when
-// notify is not enough (see wait_halted).
+// Async-signal-safe, as notify() is: an atomic and perhaps a futex call.
 void SoftVcpu::kick() {
   kicked_.store(true, std::memory_order_release);
   engine_->cpu().attention.store(true, std::memory_order_release);
-  halt_wake_.notify_one();
+  notify();
+}
+
+void SoftVcpu::notify() {
+  if (woken_.exchange(1) == 0) base::futex_wake(woken_);
 }
 
 Result<Exit> SoftVcpu::run() {
@@ -91,13 +90,14 @@ u64 SoftVcpu::slice() const {
   return std::max<u64>(1, vm_.platform().time_to_deadline(id_, kSlice));
 }
 
-void SoftVcpu::handle_signals() {
+void SoftVcpu::take_signals() {
   const Platform::Signals signals = vm_.platform().take_signals(id_);
   cpu::Cpu& cpu = engine_->cpu();
   nmi_pending_ |= signals.nmi;
   if (signals.init) {
-    cpu::reset(cpu);
-    cpu.halted = false;
+    cpu::init_reset(cpu);
+    nmi_pending_ = signals.nmi;
+    io_exit_ = false;
     wait_for_sipi_ = id_ != 0;
     engine_->state_changed();
   }
@@ -115,20 +115,16 @@ void SoftVcpu::handle_signals() {
 // Events that another back end had taken in and not delivered when its state was got.
 void SoftVcpu::deliver_injected() {
   const Events events = std::exchange(injected_, {});
-  cpu::Cpu& cpu = engine_->cpu();
-  cpu.halted = false;
   if (events.exception.injected || events.exception.pending)
-    cpu::deliver_event(cpu, cpu::EventKind::kFault, events.exception.vector, events.exception.has_error_code,
-                       events.exception.error_code);
+    engine_->deliver(cpu::EventKind::kFault, events.exception.vector, events.exception.has_error_code, events.exception.error_code);
   else
-    cpu::deliver_event(cpu, events.interrupt.soft ? cpu::EventKind::kSoftware : cpu::EventKind::kExternal,
-                       events.interrupt.vector, false, 0);
+    engine_->deliver(events.interrupt.soft ? cpu::EventKind::kSoftware : cpu::EventKind::kExternal, events.interrupt.vector, false, 0);
 }
 
 bool SoftVcpu::deliver_events() {
   cpu::Cpu& cpu = engine_->cpu();
   const bool waiting = vm_.platform().poll(id_);
-  if (waiting) handle_signals();
+  if (waiting) take_signals();
   if (wait_for_sipi_) return false;
   cpu.window_wanted = false;
   if (cpu.io.done_count != 0) return true;
@@ -157,17 +153,10 @@ void SoftVcpu::wait_halted() {
     vm_.clock().advance(wait);  // nothing happens until the timer: virtual time jumps there
     return;
   }
-  std::unique_lock lock(halt_mutex_);
-  // kick() may not lock, so its notification can fall between our look at the flag and the wait: bounded by 10 ms.
-  constexpr u64 kKickBound = 10'000'000;
-  u64 left = wait;
-  while (!woken_ && !kicked_.load(std::memory_order_acquire) && left > 0) {
-    const u64 part = std::min(left, kKickBound);
-    halt_wake_.wait_for(lock, std::chrono::nanoseconds(part));
-    left -= part;
-    if (left > 0 && vm_.platform().time_to_deadline(id_, 1) == 0) break;
-  }
-  woken_ = false;
+  // A wake-up that came since the caller looked for something to do is there already.
+  if (woken_.exchange(0) != 0) return;
+  base::futex_wait(woken_, 0, wait);
+  woken_.store(0);
 }
 
 std::optional<Exit> SoftVcpu::dispatch_io() {
@@ -231,9 +220,9 @@ cpu::CpuidResult SoftVcpu::cpuid(u32 leaf, u32 subleaf, u64 cr4) {
 }
 
 u64 SoftVcpu::read_tsc() {
-  if (!vm_.clock().deterministic()) return vm_.platform().tsc();
+  if (!vm_.clock().deterministic()) return vm_.platform().tsc(id_);
   const cpu::Cpu& cpu = engine_->cpu();  // what this slice retired so far is not in `retired` yet
-  return vm_.platform().tsc() + (cpu.retired + static_cast<u64>(cpu.slice - cpu.budget) - accounted_);
+  return vm_.platform().tsc(id_) + (cpu.retired + static_cast<u64>(cpu.slice - cpu.budget) - accounted_);
 }
 
 // RDRAND and RDSEED: the host's generator, or (deterministic) SplitMix64 from a fixed seed.
@@ -272,7 +261,10 @@ bool SoftVcpu::write_msr(u32 index, u64 value) {
   bool valid = false;
   const bool legal = vm_.platform().write_msr(id_, index, value, valid);
   if (valid) return legal;
-  if (kvmclock_.write_msr(index, value, read_tsc(), vm_.clock().now())) return true;
+  // One reading for both: clocks of several vCPUs must agree to the nanosecond.
+  const u64 now = vm_.clock().now();
+  const u64 tsc = vm_.clock().deterministic() ? read_tsc() : vm_.platform().tsc_at(id_, now);
+  if (kvmclock_.write_msr(index, value, tsc, now)) return true;
   return index == 0x8b || index == 0x140;  // writes without effect
 }
 

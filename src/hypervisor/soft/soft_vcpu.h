@@ -2,7 +2,6 @@
 // delivery, HLT, kvmclock, MSRs, CPUID.
 #pragma once
 
-#include <condition_variable>
 #include <optional>
 
 #include "hypervisor/soft/soft_vm.h"
@@ -41,7 +40,8 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   // Delivers what waits; true when the vCPU may execute (false: halted).
   bool deliver_events();
   void deliver_injected();
-  void handle_signals();
+  void take_signals();
+  void notify();
   void wait_halted();
   u64 slice() const;
   void account();
@@ -66,10 +66,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   u64 accounted_ = 0;
   std::atomic<u64> retired_{0};
   std::atomic<bool> kicked_{false};
-  // HLT waits here.
-  std::mutex halt_mutex_;
-  std::condition_variable halt_wake_;
-  bool woken_ = false;
+  std::atomic<u32> woken_{0};  // HLT waits here; 1: somebody woke since the last wait
 };
 
 }  // namespace smol::hypervisor::soft

@@ -19,7 +19,7 @@ const Capabilities& soft_capabilities() {
                                           .read_only_memory = true,
                                           .counts_instructions = true,
                                           .deterministic = true,
-                                          .max_vcpus = 1,
+                                          .max_vcpus = cpu::EngineGroup::kMostEngines,
                                           .models = {CpuModel::kHost, CpuModel::kX86_64V1, CpuModel::kX86_64V2}};
   return kCapabilities;
 }
@@ -30,7 +30,9 @@ class SoftHypervisor : public Hypervisor {
   const Capabilities& capabilities() const override { return soft_capabilities(); }
   Result<std::unique_ptr<Vm>> create_vm(const VmConfig& config, memory::GuestMemory& memory) override {
     if (config.cpu_count == 0 || config.cpu_count > soft_capabilities().max_vcpus)
-      return fail("the software CPU runs {} vCPU, {} were asked for", soft_capabilities().max_vcpus, config.cpu_count);
+      return fail("the software CPU runs 1 to {} vCPUs, {} were asked for", soft_capabilities().max_vcpus, config.cpu_count);
+    if (config.deterministic && config.cpu_count > 1)
+      return fail("deterministic time is one vCPU's, {} were asked for", config.cpu_count);
     const auto& models = soft_capabilities().models;
     if (std::find(models.begin(), models.end(), config.model) == models.end())
       return fail("the software CPU does not have the model {}: x86-64-v1 and x86-64-v2 are there", name_of(config.model));
@@ -111,10 +113,17 @@ Result<> SoftVm::set_memory_slot(const MemorySlot& slot) {
     if (id != slot.slot && slot.size != 0 && slot.start < other.start + other.size && other.start < slot.start + slot.size)
       return fail("memory slot {} at {:#x}+{:#x} overlaps slot {} at {:#x}+{:#x}", slot.slot, slot.start.value, slot.size,
                   id, other.start.value, other.size);
+  // Marks live as long as the slot lies where it is.
+  std::shared_ptr<cpu::PageMarks> marks;
+  if (const auto old = slots_.find(slot.slot); old != slots_.end() && old->second.start == slot.start && old->second.size == slot.size)
+    marks = marks_[slot.slot];
+  if (marks == nullptr && slot.size != 0 && config_.cpu_count > 1) marks = std::make_shared<cpu::PageMarks>(slot.size / kPageSize);
   if (slot.size == 0) {
+    marks_.erase(slot.slot);
     if (slots_.erase(slot.slot) == 0) return fail("memory slot {} is not there", slot.slot);
   } else {
     slots_[slot.slot] = slot;
+    marks_[slot.slot] = marks;
   }
   ++slots_version_;
   return {};
@@ -126,18 +135,26 @@ bool SoftVm::slots_changed(u64& version, std::vector<cpu::PhysicalSlot>& slots) 
   version = slots_version_.load();
   slots.clear();
   for (const auto& [id, slot] : slots_)
-    slots.push_back({id, slot.start.value, slot.size, slot.host, slot.read_only, slot.log_dirty});
+    slots.push_back({id, slot.start.value, slot.size, slot.host, slot.read_only, slot.log_dirty, marks_.at(id)});
   return true;
 }
 
 Result<std::vector<u64>> SoftVm::take_dirty_log(u32 slot) {
   MemorySlot found;
+  std::shared_ptr<cpu::PageMarks> marks;
   {
     const std::lock_guard lock(slots_mutex_);
     const auto at = slots_.find(slot);
     if (at == slots_.end()) return fail("there is no memory slot {}", slot);
     if (!at->second.log_dirty) return fail("memory slot {} keeps no dirty log", slot);
     found = at->second;
+    marks = marks_.at(slot);
+  }
+  if (marks != nullptr) {
+    // The bits first: what is stored through a translation of before is in memory when nobody has one any more.
+    std::vector<u64> log = marks->take_dirty();
+    group_.flush_all();
+    return log;
   }
   std::vector<u64> log((found.size / kPageSize + 63) / 64);
   const std::lock_guard lock(vcpus_mutex_);

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cpu/interp/engine.h"
+#include "cpu/interp/engine_group.h"
 #include "hypervisor/soft/kvmclock.h"
 #include "hypervisor/soft/platform.h"
 #include "hypervisor/soft/soft.h"
@@ -35,6 +36,8 @@ class SoftVm : public Vm, private memory::WriteObserver {
   memory::GuestMemory& memory() { return memory_; }
   Platform& platform() { return platform_; }
   Clock& clock() { return clock_; }
+  // nullptr with one vCPU.
+  cpu::EngineGroup* group() { return config_.cpu_count > 1 ? &group_ : nullptr; }
   // Signals the I/O event that a write of `size` bytes matches; false when there is none.
   bool signal_ioevent(bool port, u64 address, u8 size, u64 value);
   // Slots when they changed since `version` (updated), else false.
@@ -49,6 +52,7 @@ class SoftVm : public Vm, private memory::WriteObserver {
   const VmConfig config_;
   memory::GuestMemory& memory_;
   Clock clock_;
+  cpu::EngineGroup group_;
   Platform platform_;
 
   std::mutex vcpus_mutex_;
@@ -56,6 +60,7 @@ class SoftVm : public Vm, private memory::WriteObserver {
 
   std::mutex slots_mutex_;
   std::map<u32, MemorySlot> slots_;
+  std::map<u32, std::shared_ptr<cpu::PageMarks>> marks_;  // of several vCPUs; else empty pointers
   std::atomic<u64> slots_version_{1};
 
   std::mutex events_mutex_;

@@ -47,6 +47,7 @@ cpu::SegmentRegister segment_in(const Segment& from) {
 
 Result<CpuState> SoftVcpu::get_state() {
   TRY(finish_instruction());
+  if (vm_.config().irqchip != Irqchip::kNone) take_signals();
   const cpu::Cpu& cpu = engine_->cpu();
   CpuState state;
   std::copy_n(cpu.gpr, 16, state.general.gpr.begin());
