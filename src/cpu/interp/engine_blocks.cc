@@ -157,8 +157,8 @@ Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
     publish_code(at.physical & ~u64{0xfff}, start, start + bytes);
     if (second_bytes != 0) publish_code(second_page, 0, second_bytes);
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (second_page != kNoPage) code = split;
-    if (std::memcmp(code, at.host, bytes) != 0 ||
+    const u8* const first = second_page != kNoPage ? split : copy;
+    if (std::memcmp(first, at.host, bytes) != 0 ||
         (second_bytes != 0 && std::memcmp(split + bytes, second.host, second_bytes) != 0)) {
       cpu_.stop = Stop::kReload;  // overtaken: once more
       return nullptr;
@@ -179,15 +179,19 @@ Block* EngineImpl::build_block(u64 linear, const CodeLocation& at, u32 mode) {
   block->second_page = second_page;
   block->second_bytes = second_bytes;
   std::copy(ops, ops + op_count, block->ops());
+  insert_block(block);
+  return block;
+}
+
+void EngineImpl::insert_block(Block* block) {
   pages_.clear();
   blocks_.insert(block, pages_);
-  if (group_ != nullptr) return block;
+  if (group_ != nullptr) return;  // published already
   for (const u64 code_page : pages_) {
     mmu_.set_code_granules(code_page, blocks_.granules(code_page));
     static_cast<void>(memory_.watch_page(
         memory::GuestPhysical(code_page)));  // false for ROM: nobody writes there
   }
-  return block;
 }
 
 }  // namespace smol::cpu

@@ -73,6 +73,7 @@ class EngineImpl final : public Engine, private CodeObserver {
   BlockMode block_mode(u32 mode) const;
   Block* find_block(u32 mode);
   Block* build_block(u64 linear, const CodeLocation& at, u32 mode);
+  void insert_block(Block* block);
   bool fetch_split(u64 linear, const CodeLocation& at, u8* bytes, CodeLocation& next);
   bool second_page_matches(const Block& block, u64 linear);
   void drop_code(u64 physical, u64 size);

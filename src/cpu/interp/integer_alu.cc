@@ -141,16 +141,27 @@ SMOL_HANDLER(register_memory) {
   if constexpr (O::kStores) put<T>(cpu, op->dst, result);
   SMOL_NEXT;
 }
+// Types of their own, so that all forms of an operation share one slow path.
+template <class O, class T>
+struct WithOther {
+  Cpu* cpu;
+  T other;
+  [[gnu::always_inline]] T operator()(T old) const {
+    return O::template run<T, true>(cpu, old, other);
+  }
+};
+template <class O, class T>
+struct Alone {
+  Cpu* cpu;
+  [[gnu::always_inline]] T operator()(T old) const { return O::template run<T, true>(cpu, old); }
+};
 template <class O, class T, Ea E, bool kImmediate, bool kLocked = false>
 SMOL_HANDLER(memory_operand) {
   u64 address;
   if (!effective<E>(cpu, op, sizeof(T), O::kStores, address)) SMOL_UNWIND;
   const T other = kImmediate ? static_cast<T>(op->immediate) : get<T>(cpu, op->src);
   if constexpr (O::kStores) {
-    if (!modify<T, kLocked>(cpu, address, [cpu, other](T old) {
-          return O::template run<T, true>(cpu, old, other);
-        }))
-      SMOL_UNWIND;
+    if (!modify<T, kLocked>(cpu, address, WithOther<O, T>{cpu, other})) SMOL_UNWIND;
   } else {
     T value;
     if (!read_memory(cpu, address, value)) SMOL_UNWIND;
@@ -167,9 +178,7 @@ template <class O, class T, Ea E, bool kLocked = false>
 SMOL_HANDLER(unary_memory) {
   u64 address;
   if (!effective<E>(cpu, op, sizeof(T), true, address)) SMOL_UNWIND;
-  if (!modify<T, kLocked>(cpu, address,
-                          [cpu](T old) { return O::template run<T, true>(cpu, old); }))
-    SMOL_UNWIND;
+  if (!modify<T, kLocked>(cpu, address, Alone<O, T>{cpu})) SMOL_UNWIND;
   SMOL_NEXT;
 }
 

@@ -166,20 +166,20 @@ template <class T, bool kLocked, class F>
 
 // By read and write (page-crossing, MMIO), with the flags put back if the write does not happen.
 template <class T, class F>
-[[gnu::always_inline]] inline bool modify_apart(Cpu* cpu, u64 address, F operation) {
-  T old;
+[[gnu::noinline, gnu::cold]] bool modify_apart(Cpu* cpu, u64 address, F operation) {
+  T value;
   const bool io = cpu->io.done_count != 0;
   if (!io && !probe_write(cpu, address, sizeof(T))) return false;
-  if (!read_memory(cpu, address, old)) return false;
+  if (!read_slow(cpu, address, &value, sizeof(T))) return false;
   const LazyFlags flags = cpu->lazy;
-  const T value = operation(old);
-  if (write_memory(cpu, address, value)) return true;
+  value = operation(value);
+  if (write_slow(cpu, address, &value, sizeof(T))) return true;
   cpu->lazy = flags;
   return false;
 }
 
 template <class T, bool kLocked, class F>
-[[gnu::noinline]] bool modify_slow(Cpu* cpu, u64 address, F operation) {
+[[gnu::noinline, gnu::cold]] bool modify_slow(Cpu* cpu, u64 address, F operation) {
   if (!kLocked || host_atomic<T>(address)) {
     if (u8* const at = writable_slow(cpu, address, sizeof(T))) {
       modify_at<T, kLocked>(cpu, at, operation);
