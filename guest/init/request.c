@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@
 
 #include "guest/init/session.h"
 
-enum { kHangUpMs = 2000 };
+enum { kHangUpMs = 2000, kAnswerMs = 500 };
 
 /* --- EXEC
  * -----------------------------------------------------------------------------------------
@@ -140,8 +141,10 @@ static void serve_shutdown(int host, const char* payload, size_t size) {
     return;
   }
   bool reboot = (request.flags & SMOL_SHUTDOWN_REBOOT) != 0;
-  /* The answer first: PID 1 ends this process too. */
+  /* The answer first, and until the host has it: a machine's end does not wait for its devices. */
   send_done(host, 0, 0, "");
+  shutdown(host, SHUT_WR);
+  poll(&(struct pollfd){.fd = host, .events = POLLIN | POLLRDHUP}, 1, kAnswerMs);
   union sigval grace = {.sival_int = (int)request.grace_ms};
   sigqueue(1, reboot ? SIGTERM : SIGUSR2, grace);
 }
@@ -187,6 +190,10 @@ void serve_request(int host, int signals) {
       return serve_exec(host, signals, payload, header.length);
     case SMOL_FRAME_SETUP:
       return serve_setup(host, payload, header.length);
+    case SMOL_FRAME_COPY_IN:
+      return serve_copy_in(host, payload, header.length);
+    case SMOL_FRAME_COPY_OUT:
+      return serve_copy_out(host, payload, header.length);
     case SMOL_FRAME_STATS:
       return serve_stats(host);
     case SMOL_FRAME_SHUTDOWN:

@@ -13,7 +13,8 @@ u32 limit_of(u16 type) {
   switch (type) {
     case SMOL_FRAME_STDOUT:
     case SMOL_FRAME_STDERR:
-    case SMOL_FRAME_DATA: return SMOL_MAX_DATA;
+    case SMOL_FRAME_DATA:
+      return SMOL_MAX_DATA;
     case SMOL_FRAME_HELLO:
     case SMOL_FRAME_STDIN_TAKEN:
     case SMOL_FRAME_STARTED:
@@ -23,8 +24,10 @@ u32 limit_of(u16 type) {
     case SMOL_FRAME_PROBLEM:
     case SMOL_FRAME_DONE:
     case SMOL_FRAME_STATS:
-    case SMOL_FRAME_MAIN_EXIT: return SMOL_MAX_OTHER;
-    default: return kUnknown;
+    case SMOL_FRAME_MAIN_EXIT:
+      return SMOL_MAX_OTHER;
+    default:
+      return kUnknown;
   }
 }
 
@@ -44,15 +47,26 @@ ByteSpan FrameReader::room() {
 Result<bool> FrameReader::next(Frame& frame) {
   if (end_ - begin_ < SMOL_FRAME_HEADER_SIZE) return false;
   const auto header = base::load<smol_frame_header>(buffer_.data() + begin_);
-  if (!known_from_guest(header.type)) return fail("the guest sent a frame of the unknown type {}", header.type);
-  if (header.flags != 0) return fail("the guest sent a frame with the unknown flags {:#x}", header.flags);
+  if (!known_from_guest(header.type))
+    return fail("the guest sent a frame of the unknown type {}", header.type);
+  if (header.flags != 0)
+    return fail("the guest sent a frame with the unknown flags {:#x}", header.flags);
   if (header.length > limit_of(header.type))
-    return fail("the guest sent a frame of type {} with {} bytes, {} are allowed", header.type, header.length,
-                limit_of(header.type));
+    return fail("the guest sent a frame of type {} with {} bytes, {} are allowed", header.type,
+                header.length, limit_of(header.type));
   if (end_ - begin_ < SMOL_FRAME_HEADER_SIZE + header.length) return false;
   frame = {header.type, {buffer_.data() + begin_ + SMOL_FRAME_HEADER_SIZE, header.length}};
   begin_ += SMOL_FRAME_HEADER_SIZE + header.length;
   return true;
+}
+
+std::size_t FrameReader::missing() const {
+  const std::size_t there = end_ - begin_;
+  if (there < SMOL_FRAME_HEADER_SIZE) return SMOL_FRAME_HEADER_SIZE - there;
+  const std::size_t whole =
+      SMOL_FRAME_HEADER_SIZE +
+      std::size_t{base::load<smol_frame_header>(buffer_.data() + begin_).length};
+  return whole > there ? whole - there : 0;
 }
 
 void append_frame(std::vector<u8>& out, u16 type, ConstByteSpan payload) {
@@ -66,10 +80,12 @@ Result<std::vector<u8>> encode_config(const RunConfig& config) {
   if (config.arguments.empty()) return fail("no command to run");
   if (config.arguments.size() + config.environment.size() > SMOL_MAX_STRINGS)
     return fail("{} arguments and environment entries, {} are allowed",
-                config.arguments.size() + config.environment.size(), static_cast<u32>(SMOL_MAX_STRINGS));
+                config.arguments.size() + config.environment.size(),
+                static_cast<u32>(SMOL_MAX_STRINGS));
   smol_config_head head{};
   head.version = SMOL_PROTOCOL_VERSION;
-  head.flags = (config.tty ? SMOL_CONFIG_TTY : 0u) | (config.standard_input ? SMOL_CONFIG_STDIN : 0u) |
+  head.flags = (config.tty ? SMOL_CONFIG_TTY : 0u) |
+               (config.standard_input ? SMOL_CONFIG_STDIN : 0u) |
                (config.detached ? SMOL_CONFIG_DETACHED : 0u);
   head.argc = static_cast<u32>(config.arguments.size());
   head.envc = static_cast<u32>(config.environment.size());
@@ -81,12 +97,14 @@ Result<std::vector<u8>> encode_config(const RunConfig& config) {
   for (const auto& argument : config.arguments) strings.push_back(&argument);
   for (const auto& entry : config.environment) strings.push_back(&entry);
   for (const std::string* const text : strings) {
-    if (text->find('\0') != std::string::npos) return fail("a command word or setting holds a zero byte");
+    if (text->find('\0') != std::string::npos)
+      return fail("a command word or setting holds a zero byte");
     out.insert(out.end(), text->begin(), text->end());
     out.push_back(0);
   }
   if (out.size() > SMOL_MAX_CONFIG)
-    return fail("command and environment take {} bytes, {} are allowed", out.size(), static_cast<u32>(SMOL_MAX_CONFIG));
+    return fail("command and environment take {} bytes, {} are allowed", out.size(),
+                static_cast<u32>(SMOL_MAX_CONFIG));
   return out;
 }
 
@@ -94,7 +112,8 @@ Result<> check_hello(ConstByteSpan payload) {
   if (payload.size() != sizeof(smol_hello)) return fail("the guest's hello has a wrong size");
   const auto hello = base::load<smol_hello>(payload.data());
   if (hello.version != SMOL_PROTOCOL_VERSION)
-    return fail("the guest's init speaks version {} of the protocol, {} is needed", hello.version, SMOL_PROTOCOL_VERSION);
+    return fail("the guest's init speaks version {} of the protocol, {} is needed", hello.version,
+                SMOL_PROTOCOL_VERSION);
   return {};
 }
 

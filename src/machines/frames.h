@@ -1,4 +1,5 @@
-// Host side of the protocol's framing (guest/protocol/protocol.h): bytes of a stream to bounded frames and back.
+// Host side of the protocol's framing (guest/protocol/protocol.h): bytes of a stream to bounded
+// frames and back.
 #pragma once
 
 #include <string>
@@ -14,8 +15,8 @@ struct Frame {
   ConstByteSpan payload;  // valid until the next call of the reader
 };
 
-// Collects a stream. What comes from the guest is not trusted: a length over the type's bound, an unknown type or a flag is an
-// Error, after which the connection is useless.
+// Collects a stream. What comes from the guest is not trusted: a length over the type's bound, an
+// unknown type or a flag is an Error, after which the connection is useless.
 class FrameReader {
  public:
   // Room to receive into, then commit() what arrived.
@@ -23,8 +24,9 @@ class FrameReader {
   void commit(std::size_t count) { end_ += count; }
   // False when no whole frame is there yet.
   Result<bool> next(Frame& frame);
-  // What arrived behind the last frame: the start of a raw stream (after CONNECT's DONE).
-  ConstByteSpan rest() const { return {buffer_.data() + begin_, end_ - begin_}; }
+  // Bytes that the next frame still lacks, as far as can be told: who receives no more than that
+  // never reads into what follows the last frame.
+  std::size_t missing() const;
 
  private:
   std::vector<u8> buffer_ = std::vector<u8>(256 * kKiB);
@@ -42,7 +44,8 @@ struct RunConfig {
   u32 timeout_ms = 0;  // EXEC only; 0: none
   u16 rows = 0, columns = 0;
 };
-// The payload of CONFIG and EXEC; an Error when it is over the protocol's bounds or a string holds a zero byte.
+// The payload of CONFIG and EXEC; an Error when it is over the protocol's bounds or a string holds
+// a zero byte.
 Result<std::vector<u8>> encode_config(const RunConfig& config);
 // HELLO's payload: an Error when it is another version's.
 Result<> check_hello(ConstByteSpan payload);

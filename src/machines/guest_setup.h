@@ -1,7 +1,9 @@
-// What a machine's guest is told before its programs start: root, network, mounts, secrets, services; as SETUP frames.
+// What a machine's guest is told before its programs start: root, network, mounts, secrets,
+// services; as SETUP frames.
 //
-// Everything here goes over vsock into the guest's memory: nothing of it is seen on a command line or on a disk of the host.
-// Strings come from users: each is checked for what the wire cannot carry, and an Error names it.
+// Everything here goes over vsock into the guest's memory: nothing of it is seen on a command line
+// or on a disk of the host. Strings come from users: each is checked for what the wire cannot
+// carry, and an Error names it.
 #pragma once
 
 #include <string>
@@ -12,8 +14,9 @@
 namespace smol::machines {
 
 struct GuestRoot {
-  u32 kind = 0;                    // enum smol_root_kind
-  std::string device, type;        // "/dev/vda"; type "" : found by the guest. With an overlay: "" : the initramfs
+  u32 kind = 0;  // enum smol_root_kind
+  std::string device,
+      type;  // "/dev/vda"; type "" : found by the guest. With an overlay: "" : the initramfs
   std::string upper_device, upper_type;  // with an overlay: what takes the writes; "" : memory
 };
 
@@ -42,8 +45,8 @@ struct GuestSecret {
   bool environment = false;
 };
 
-// A Unix socket in the guest; each connection to it becomes one to the host's `SOCKET_port`, where something must listen (a
-// symbolic link from `SOCKET_port` to the real socket is enough).
+// A Unix socket in the guest; each connection to it becomes one to the host's `SOCKET_port`, where
+// something must listen (a symbolic link from `SOCKET_port` to the real socket is enough).
 struct GuestForward {
   std::string path;
   u32 port = 0;
@@ -56,7 +59,8 @@ struct GuestService {
   RunConfig program;
   Restart restart = Restart::kNever;
   bool main = false;  // its end ends the machine
-  bool init = false;  // runs to its end before the services behind it and before READY; a failure fails the boot
+  bool init = false;  // runs to its end before the services behind it and before READY; a failure
+                      // fails the boot
 };
 
 struct GuestSetup {

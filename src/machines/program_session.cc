@@ -11,7 +11,8 @@
 namespace smol::machines {
 namespace {
 
-constexpr std::size_t kOutputHeld = 1 * kMiB;  // beyond it the guest is not read until the reader catches up
+constexpr std::size_t kOutputHeld =
+    1 * kMiB;  // beyond it the guest is not read until the reader catches up
 
 }  // namespace
 
@@ -33,7 +34,8 @@ Result<> ProgramSession::watch_user() {
   ::signal(SIGPIPE, SIG_IGN);
   sigset_t set;
   ::sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH}) ::sigaddset(&set, number);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH})
+    ::sigaddset(&set, number);
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return fail_errno("cannot block signals");
   signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_.valid()) return fail_errno("cannot watch signals");
@@ -46,16 +48,13 @@ Result<> ProgramSession::watch_user() {
 
 Result<> ProgramSession::attach(base::UniqueFd connection, bool speak_first) {
   control_ = std::move(connection);
-  TRY(loop_.add(control_.get(), EPOLLIN, [this](u32 events) {
-    if ((events & EPOLLOUT) != 0) flush_control();
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read_frames();
-  }));
+  TRY(watch_control(EPOLLIN));
   return speak_first ? send_program() : Result<>{};
 }
 
 void ProgramSession::read_frames() {
   if (!control_.valid()) return;
-  if (out_.held.size() + err_.held.size() > kOutputHeld) return;
+  if (readers_are_behind()) return update_control_watch();
   const ByteSpan room = reader_.room();
   const ssize_t got = ::recv(control_.get(), room.data(), room.size(), MSG_DONTWAIT);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -69,14 +68,15 @@ void ProgramSession::read_frames() {
     const auto more = reader_.next(frame);
     if (!more) return owner_.connection_broken(more.error().chain());
     if (!*more) return;
-    if (const auto handled = handle(frame); !handled) return owner_.connection_broken(handled.error().chain());
+    if (const auto handled = handle(frame); !handled)
+      return owner_.connection_broken(handled.error().chain());
   }
 }
 
 void ProgramSession::read_rest() {
   for (int i = 0; i < 4096 && control_.valid(); ++i) {
     pollfd ready{.fd = control_.get(), .events = POLLIN, .revents = 0};
-    if (::poll(&ready, 1, 0) <= 0 || out_.held.size() + err_.held.size() > kOutputHeld) break;
+    if (::poll(&ready, 1, 0) <= 0 || readers_are_behind()) break;
     read_frames();
   }
 }
@@ -89,40 +89,60 @@ Result<> ProgramSession::handle(const Frame& frame) {
       TRY(check_hello(frame.payload));
       hello_ = true;
       return sent_ ? Result<>{} : send_program();
-    case SMOL_FRAME_STDOUT: write_output(out_, frame.payload); return {};
-    case SMOL_FRAME_STDERR: write_output(err_, frame.payload); return {};
-    case SMOL_FRAME_STARTED: started_ = true; return {};
+    case SMOL_FRAME_STDOUT:
+      write_output(out_, frame.payload);
+      return {};
+    case SMOL_FRAME_STDERR:
+      write_output(err_, frame.payload);
+      return {};
+    case SMOL_FRAME_STARTED:
+      started_ = true;
+      return {};
     case SMOL_FRAME_STDIN_TAKEN:
       if (frame.payload.size() != 4) return fail("the guest's window update has a wrong size");
       input_window_ += base::load<u32>(frame.payload.data());
-      if (input_window_ > SMOL_STDIN_WINDOW) return fail("the guest opened its input window too far");
+      if (input_window_ > SMOL_STDIN_WINDOW)
+        return fail("the guest opened its input window too far");
       update_input_watch();
       return {};
-    case SMOL_FRAME_EXIT: return handle_exit(frame.payload);
+    case SMOL_FRAME_EXIT:
+      return handle_exit(frame.payload);
     case SMOL_FRAME_DONE: {
       const std::size_t head = std::min(frame.payload.size(), sizeof(smol_done));
-      return fail("{}", std::string(frame.payload.begin() + static_cast<std::ptrdiff_t>(head), frame.payload.end()));
+      return fail("{}", std::string(frame.payload.begin() + static_cast<std::ptrdiff_t>(head),
+                                    frame.payload.end()));
     }
-    default: return fail("the guest sent a frame of the unknown type {}", frame.type);
+    default:
+      return fail("the guest sent a frame of the unknown type {}", frame.type);
   }
 }
 
 Result<> ProgramSession::handle_exit(ConstByteSpan payload) {
   if (payload.size() < sizeof(smol_exit)) return fail("the guest's exit report has a wrong size");
   const auto report = base::load<smol_exit>(payload.data());
-  std::string text(reinterpret_cast<const char*>(payload.data()) + sizeof(smol_exit), payload.size() - sizeof(smol_exit));
+  std::string text(reinterpret_cast<const char*>(payload.data()) + sizeof(smol_exit),
+                   payload.size() - sizeof(smol_exit));
   switch (report.kind) {
-    case SMOL_EXIT_STATUS: owner_.program_ended({report.value & 0xff, ""}); return {};
-    case SMOL_EXIT_SIGNAL: owner_.program_ended({128 + (report.value & 0x7f), ""}); return {};
-    case SMOL_EXIT_TIMEOUT: owner_.program_ended({124, "timed out"}); return {};
+    case SMOL_EXIT_STATUS:
+      owner_.program_ended({report.value & 0xff, ""});
+      return {};
+    case SMOL_EXIT_SIGNAL:
+      owner_.program_ended({128 + (report.value & 0x7f), ""});
+      return {};
+    case SMOL_EXIT_TIMEOUT:
+      owner_.program_ended({124, "timed out"});
+      return {};
     case SMOL_EXIT_OUT_OF_MEMORY:
-      owner_.program_ended({137, "the guest ran out of memory and its kernel killed the program" + options_.memory_hint});
+      owner_.program_ended({137, "the guest ran out of memory and its kernel killed the program" +
+                                     options_.memory_hint});
       return {};
     case SMOL_EXIT_INIT_FAILURE:
       // 126 and 127 keep their meaning: the program was found but cannot run, or was not found.
-      owner_.program_ended({report.value == 126 || report.value == 127 ? report.value : 1, std::move(text)});
+      owner_.program_ended(
+          {report.value == 126 || report.value == 127 ? report.value : 1, std::move(text)});
       return {};
-    default: return fail("the guest's exit report has the unknown kind {}", report.kind);
+    default:
+      return fail("the guest's exit report has the unknown kind {}", report.kind);
   }
 }
 
@@ -153,14 +173,38 @@ void ProgramSession::send(u16 type, ConstByteSpan payload) {
 
 void ProgramSession::flush_control() {
   while (!to_guest_.empty() && control_.valid()) {
-    const ssize_t put = ::send(control_.get(), to_guest_.data(), to_guest_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t put =
+        ::send(control_.get(), to_guest_.data(), to_guest_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) break;  // full: EPOLLOUT tells when to go on; broken: reading tells
     to_guest_.erase(to_guest_.begin(), to_guest_.begin() + put);
   }
-  if (control_.valid())
-    if (const auto set = loop_.modify(control_.get(), to_guest_.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT); !set)
-      owner_.connection_broken(set.error().chain());
+  update_control_watch();
+}
+
+bool ProgramSession::readers_are_behind() const {
+  return out_.held.size() + err_.held.size() > kOutputHeld;
+}
+
+void ProgramSession::update_control_watch() {
+  if (!control_.valid()) return;
+  const u32 wanted =
+      (readers_are_behind() ? 0u : u32{EPOLLIN}) | (to_guest_.empty() ? 0u : u32{EPOLLOUT});
+  if (wanted == control_events_) return;
+  if (const auto set = watch_control(wanted); !set) owner_.connection_broken(set.error().chain());
+}
+
+// No events: not registered at all, since a hang-up that nobody may look at yet would be told for
+// ever.
+Result<> ProgramSession::watch_control(u32 events) {
+  const u32 before = control_events_;
+  control_events_ = events;
+  if (events == 0) return loop_.remove(control_.get()), Result<>{};
+  if (before != 0) return loop_.modify(control_.get(), events);
+  return loop_.add(control_.get(), events, [this](u32 ready) {
+    if ((ready & EPOLLOUT) != 0) flush_control();
+    if ((ready & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read_frames();
+  });
 }
 
 void ProgramSession::update_input_watch() {
@@ -202,19 +246,22 @@ void ProgramSession::output_failed(Output& output, int error_number) {
   if (output.watched) loop_.remove(output.fd);
   output.watched = false;
   // Nobody reads any more: end as a local program would.
-  owner_.given_up(error_number == EPIPE
-                      ? RunOutcome{128 + SIGPIPE, ""}
-                      : RunOutcome{1, Error::from_errno(error_number, "cannot write the guest's output").message()});
+  owner_.given_up(
+      error_number == EPIPE
+          ? RunOutcome{128 + SIGPIPE, ""}
+          : RunOutcome{
+                1, Error::from_errno(error_number, "cannot write the guest's output").message()});
 }
 
-// Standard streams may be pipes that block: they are only written to when they are said to take bytes, at most 4 KiB (PIPE_BUF)
-// at a time, which a pipe that is ready never blocks on.
+// Standard streams may be pipes that block: they are only written to when they are said to take
+// bytes, at most 4 KiB (PIPE_BUF) at a time, which a pipe that is ready never blocks on.
 void ProgramSession::flush_output(Output& output) {
   std::size_t done = 0;
   while (done < output.held.size()) {
     pollfd ready{.fd = output.fd, .events = POLLOUT, .revents = 0};
     if (::poll(&ready, 1, 0) <= 0) break;
-    const ssize_t put = ::write(output.fd, output.held.data() + done, std::min<std::size_t>(output.held.size() - done, 4096));
+    const ssize_t put = ::write(output.fd, output.held.data() + done,
+                                std::min<std::size_t>(output.held.size() - done, 4096));
     if (put < 0 && (errno == EINTR || errno == EAGAIN)) break;
     if (put < 0) return output_failed(output, errno);
     done += static_cast<std::size_t>(put);
@@ -225,10 +272,13 @@ void ProgramSession::flush_output(Output& output) {
     output.watched = want;
     if (!want) {
       loop_.remove(output.fd);
-    } else if (const auto added = loop_.add(output.fd, EPOLLOUT, [this, &output](u32) { flush_output(output); }); !added) {
+    } else if (const auto added =
+                   loop_.add(output.fd, EPOLLOUT, [this, &output](u32) { flush_output(output); });
+               !added) {
       owner_.connection_broken(added.error().chain());
     }
   }
+  update_control_watch();
   if (drained()) owner_.output_drained();
 }
 

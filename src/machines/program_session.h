@@ -1,7 +1,8 @@
 // A program in a guest on this process's standard streams: what `run` and `exec` share.
 //
-// Over one connection it sends the program, copies the streams within their windows, passes signals and window sizes on, and
-// tells its owner how the program ended. It knows neither monitors nor sockets' names. Single-threaded, on the owner's loop.
+// Over one connection it sends the program, copies the streams within their windows, passes signals
+// and window sizes on, and tells its owner how the program ended. It knows neither monitors nor
+// sockets' names. Single-threaded, on the owner's loop.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,9 @@
 namespace smol::machines {
 
 struct RunOutcome {
-  int status = 0;        // for exit(3)
-  std::string message;   // for standard error, without "Error: "; empty when the program simply ended
+  int status = 0;  // for exit(3)
+  std::string
+      message;  // for standard error, without "Error: "; empty when the program simply ended
 };
 
 class ProgramSession {
@@ -28,7 +30,8 @@ class ProgramSession {
     virtual void program_ended(RunOutcome outcome) = 0;
     // The guest broke the protocol, or this host failed: the program's fate is unknown.
     virtual void connection_broken(std::string message) = 0;
-    // The user ended it from this side (a signal before the start, a reader that went away): the outcome stands.
+    // The user ended it from this side (a signal before the start, a reader that went away): the
+    // outcome stands.
     virtual void given_up(RunOutcome outcome) = 0;
     virtual void connection_gone() = 0;
     virtual void output_drained() = 0;
@@ -36,10 +39,10 @@ class ProgramSession {
 
   struct Options {
     RunConfig config;
-    std::vector<u8> setup;      // frames before the program's
-    u16 frame_type = 0;         // SMOL_FRAME_CONFIG or SMOL_FRAME_EXEC
-    bool interactive = false;   // copy standard input
-    std::string memory_hint;    // behind the message of an out-of-memory end
+    std::vector<u8> setup;     // frames before the program's
+    u16 frame_type = 0;        // SMOL_FRAME_CONFIG or SMOL_FRAME_EXEC
+    bool interactive = false;  // copy standard input
+    std::string memory_hint;   // behind the message of an out-of-memory end
   };
 
   ProgramSession(base::EventLoop& loop, Owner& owner, Options options)
@@ -75,6 +78,9 @@ class ProgramSession {
   void read_frames();
   void send(u16 type, ConstByteSpan payload);
   void flush_control();
+  void update_control_watch();
+  Result<> watch_control(u32 events);
+  bool readers_are_behind() const;
   void read_input();
   void update_input_watch();
   void write_output(Output& output, ConstByteSpan bytes);
@@ -89,8 +95,10 @@ class ProgramSession {
   base::UniqueFd control_, signals_;
   FrameReader reader_;
   std::vector<u8> to_guest_;
-  bool hello_ = false, sent_ = false, input_watched_ = false, input_ended_ = false, started_ = false;
+  bool hello_ = false, sent_ = false, input_watched_ = false, input_ended_ = false,
+       started_ = false;
   u64 input_window_ = 0;
+  u32 control_events_ = 0;  // as registered
   Output out_{.fd = 1}, err_{.fd = 2};
 };
 

@@ -18,11 +18,12 @@ namespace {
 
 constexpr std::size_t kConsoleKept = 64 * kKiB;
 constexpr u64 kSecond = 1'000'000'000;
-constexpr u64 kEndGrace = 5 * kSecond;              // from the monitor's SIGTERM to its end
+constexpr u64 kEndGrace = 5 * kSecond;  // from the monitor's SIGTERM to its end
 
 Result<std::string> random_name() {
   u8 bytes[8];
-  if (::getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes)) return fail_errno("cannot get random bytes");
+  if (::getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
+    return fail_errno("cannot get random bytes");
   return fmt::format("smolvm-{}-{:016x}", ::getpid(), base::load<u64>(bytes));
 }
 
@@ -33,8 +34,11 @@ Result<RunOutcome> RunSession::run(RunOptions options) {
   TRY_ASSIGN(session.loop_, base::EventLoop::create());
   const RunOptions& wanted = session.options_;
   TRY_ASSIGN(auto setup, encode_setup(wanted.setup));
-  ProgramSession::Options program{.config = wanted.config, .setup = std::move(setup), .frame_type = SMOL_FRAME_CONFIG,
-                                  .interactive = wanted.interactive, .memory_hint = " (--mem gives more)"};
+  ProgramSession::Options program{.config = wanted.config,
+                                  .setup = std::move(setup),
+                                  .frame_type = SMOL_FRAME_CONFIG,
+                                  .interactive = wanted.interactive,
+                                  .memory_hint = " (--mem gives more)"};
   session.program_ = std::make_unique<ProgramSession>(*session.loop_, session, std::move(program));
   TRY(session.listen());
   TRY(session.program_->watch_user());
@@ -62,9 +66,11 @@ Result<> RunSession::listen() {
 
 Result<> RunSession::start_monitor() {
   TRY_ASSIGN(const std::string program, find_monitor());
-  MonitorOptions monitor{.program = program, .arguments = options_.monitor_arguments, .inherited = options_.inherited};
-  monitor.arguments.insert(monitor.arguments.end(), {"--serial", "tty", "--console", "off", "--vsock",
-                                                     fmt::format("cid=3,socket=@{}", socket_name_)});
+  MonitorOptions monitor{
+      .program = program, .arguments = options_.monitor_arguments, .inherited = options_.inherited};
+  monitor.arguments.insert(monitor.arguments.end(),
+                           {"--serial", "tty", "--console", "off", "--vsock",
+                            fmt::format("cid=3,socket=@{}", socket_name_)});
   TRY_ASSIGN(auto process, MonitorProcess::start(monitor));
   monitor_.emplace(std::move(process));
   return {};
@@ -101,7 +107,8 @@ void RunSession::accept_guest() {
 
 void RunSession::program_ended(RunOutcome outcome) {
   if (!outcome_) outcome_ = std::move(outcome);
-  // Nothing of the machine is needed any more (init has synced what it mounted): its end need not wait for the guest's.
+  // Nothing of the machine is needed any more (init has synced what it mounted): its end need not
+  // wait for the guest's.
   monitor_->kill(SIGTERM);
   grace_->arm(kEndGrace);
 }
@@ -129,7 +136,8 @@ void RunSession::read_console() {
   const std::string_view text(buffer, static_cast<std::size_t>(got));
   if (options_.show_console) program_->write_error_text(text);
   console_tail_ += text;
-  if (console_tail_.size() > kConsoleKept) console_tail_.erase(0, console_tail_.size() - kConsoleKept);
+  if (console_tail_.size() > kConsoleKept)
+    console_tail_.erase(0, console_tail_.size() - kConsoleKept);
 }
 
 void RunSession::read_errors() {
@@ -169,17 +177,21 @@ std::string RunSession::panic_line() const {
 }
 
 RunOutcome RunSession::outcome_of_monitor(int wait_status) {
-  if (const std::string panic = panic_line(); !panic.empty()) return {1, "the guest's kernel panicked: " + panic};
+  if (const std::string panic = panic_line(); !panic.empty())
+    return {1, "the guest's kernel panicked: " + panic};
   while (!error_text_.empty() && error_text_.back() == '\n') error_text_.pop_back();
   if (WIFSIGNALED(wait_status))
-    return {1, fmt::format("the monitor was killed by signal {} ({})", WTERMSIG(wait_status), ::strsignal(WTERMSIG(wait_status)))};
+    return {1, fmt::format("the monitor was killed by signal {} ({})", WTERMSIG(wait_status),
+                           ::strsignal(WTERMSIG(wait_status)))};
   if (!error_text_.empty()) {
     constexpr std::string_view kPrefix = "Error: ";
     const std::size_t at = error_text_.rfind(kPrefix);
     return {1, at == std::string::npos ? error_text_ : error_text_.substr(at + kPrefix.size())};
   }
-  if (!program_->greeted()) return {1, "the machine ended before its init answered (its console: --verbose)"};
-  return {1, fmt::format("the machine ended before the program did (monitor's exit status {})", WEXITSTATUS(wait_status))};
+  if (!program_->greeted())
+    return {1, "the machine ended before its init answered (its console: --verbose)"};
+  return {1, fmt::format("the machine ended before the program did (monitor's exit status {})",
+                         WEXITSTATUS(wait_status))};
 }
 
 }  // namespace smol::machines

@@ -1,8 +1,9 @@
-// One run of one program in one fresh machine, from the monitor's start to the program's exit status.
+// One run of one program in one fresh machine, from the monitor's start to the program's exit
+// status.
 //
-// The CLI's side of the run protocol: it listens on an abstract Unix socket (nothing on disk, nothing to clean up
-// after a kill -9), starts the monitor, hands the guest its command, copies the standard streams, passes signals and window
-// sizes on, and tells apart how the machine ended.
+// The CLI's side of the run protocol: it listens on an abstract Unix socket (nothing on disk,
+// nothing to clean up after a kill -9), starts the monitor, hands the guest its command, copies the
+// standard streams, passes signals and window sizes on, and tells apart how the machine ended.
 // Single-threaded: everything happens in run().
 #pragma once
 
@@ -19,13 +20,14 @@ namespace smol::machines {
 
 struct RunOptions {
   RunConfig config;
-  GuestSetup setup;                            // what the guest is given before the program starts
-  std::vector<std::string> monitor_arguments;  // without --vsock and --serial, which the session adds
-  std::vector<int> inherited;                  // descriptors named in monitor_arguments
-  bool interactive = false;                    // copy standard input
-  u64 timeout_ns = 0;                          // 0: none
-  std::string timeout_text;                    // as the user wrote it
-  bool show_console = false;                   // kernel messages to standard error
+  GuestSetup setup;  // what the guest is given before the program starts
+  std::vector<std::string>
+      monitor_arguments;       // without --vsock and --serial, which the session adds
+  std::vector<int> inherited;  // descriptors named in monitor_arguments
+  bool interactive = false;    // copy standard input
+  u64 timeout_ns = 0;          // 0: none
+  std::string timeout_text;    // as the user wrote it
+  bool show_console = false;   // kernel messages to standard error
 };
 
 class RunSession final : public ProgramSession::Owner {
@@ -59,7 +61,7 @@ class RunSession final : public ProgramSession::Owner {
   base::UniqueFd listener_;
   std::optional<MonitorProcess> monitor_;
   std::string console_tail_, error_text_;
-  std::optional<RunOutcome> outcome_;   // what the guest or we decided
+  std::optional<RunOutcome> outcome_;  // what the guest or we decided
   bool guest_came_ = false, monitor_gone_ = false;
 };
 
