@@ -1,8 +1,10 @@
 // Network devices: one virtio-net each, in the order of the configuration (eth0, eth1, ...), over
 // what its mode asks for.
+#include <arpa/inet.h>
 #include <sys/random.h>
 
 #include "devices/virtio/net/net.h"
+#include "net/segment.h"
 #include "net/tap.h"
 #include "net/user/nat.h"
 #include "vmm/machine.h"
@@ -15,6 +17,12 @@ Result<MacAddress> random_mac() {
   MacAddress mac = {0x52, 0x54, 0x00, 0, 0, 0};
   if (::getrandom(mac.data() + 3, 3, 0) != 3) return fail_errno("cannot make a MAC address");
   return mac;
+}
+
+// An IPv4 address that parse_net() has seen; 0: none.
+u32 host_order(const std::string& text) {
+  in_addr address{};
+  return ::inet_pton(AF_INET, text.c_str(), &address) == 1 ? ntohl(address.s_addr) : 0;
 }
 
 Result<net::user::NatConfig> nat_config(const NetConfig& config, const MacAddress& mac) {
@@ -53,7 +61,11 @@ Result<std::unique_ptr<net::Backend>> make_backend(base::EventLoop& loop, const 
       return net::user::create(loop, nat);
     }
     case NetMode::kSegment:
-      return fail("mode=segment is not supported yet");
+      return net::open_segment(loop, {.directory = config.segment,
+                                      .mac = mac,
+                                      .name = config.name,
+                                      .ip = host_order(config.ip),
+                                      .mtu = config.mtu});
   }
   return fail("an unknown kind of network");
 }
