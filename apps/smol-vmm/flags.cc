@@ -13,17 +13,28 @@ namespace {
 
 using namespace smol;
 
-constexpr const char* kNotYet[] = {"--api-socket", "--firmware",            "--balloon",       "--fs",
-                                   "--device",     "--restore",   "--seccomp",      "--landlock",      "--event-monitor",
+constexpr const char* kNotYet[] = {"--firmware",            "--balloon",       "--fs",
+                                   "--device",     "--restore",   "--seccomp",      "--landlock",      
                                    "--pmem",       "--platform",  "--watchdog",     "--tpm",           "--numa",
                                    "--generic-vhost-user"};
 
 struct Texts {
-  std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file;
+  std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file,
+              api_socket, after_reset;
   std::vector<std::string> disks, nets, shares;
   int verbosity = 0;
-  bool version = false;
+  bool version = false, no_shutdown = false;
 };
+
+void declare_monitor(CLI::App& app, Texts& texts, ParsedFlags& parsed) {
+  app.add_option("--api-socket", texts.api_socket,
+                 "path=SOCKET: serve the API there (docs/api.md); without --kernel the machine comes by vm.create")->type_name("PATH");
+  app.add_option("--event-monitor", parsed.event_monitor, "path=FILE or fd=N: write what happens as JSON lines")->type_name("OPTIONS");
+  app.add_flag("--no-shutdown", texts.no_shutdown, "with --api-socket: stay when the guest has ended the machine");
+  app.add_option("--after-reset", texts.after_reset,
+                 "what a guest's reset does: reboot (default with --api-socket), or end: ends the monitor (default without)")
+      ->type_name("WHAT");
+}
 
 void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--kernel", config.kernel, "kernel: ELF with a PVH note, Linux bzImage, or Multiboot 1")->type_name("FILE");
@@ -89,6 +100,23 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
   return {};
 }
 
+// Which machine there is to begin with, and what follows its end.
+Result<> interpret_monitor(const Texts& texts, ParsedFlags& parsed) {
+  constexpr std::string_view kPath = "path=";
+  parsed.api_socket = texts.api_socket.starts_with(kPath) ? texts.api_socket.substr(kPath.size()) : texts.api_socket;
+  const bool has_api = !parsed.api_socket.empty();
+  if (!has_api && !texts.api_socket.empty()) return fail("--api-socket: the path is empty");
+  if (!has_api && texts.no_shutdown) return fail("--no-shutdown needs --api-socket, by which the monitor can be ended");
+  if (texts.no_shutdown) parsed.after_end = vmm::AfterEnd::kStay;
+  if (texts.after_reset == "reboot" || (texts.after_reset.empty() && has_api)) {
+    parsed.after_reset = vmm::AfterReset::kBootAnew;
+  } else if (!texts.after_reset.empty() && texts.after_reset != "end") {
+    return fail("--after-reset: '{}' is neither reboot nor end", texts.after_reset);
+  }
+  if (!has_api && parsed.config.kernel.empty()) return fail("no kernel was given (--kernel FILE), nor --api-socket for one to come by");
+  return {};
+}
+
 int usage_error(std::string_view text) {
   fmt::print(stderr, "Error: {}\nTry 'smol-vmm --help'.\n", text);
   return 2;
@@ -107,6 +135,7 @@ ParsedFlags parse_flags(int argc, char** argv) {
   CLI::App app{"smol-vmm runs one virtual machine.", "smol-vmm"};
   Texts texts;
   declare(app, texts, parsed.config);
+  declare_monitor(app, texts, parsed);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -122,6 +151,8 @@ ParsedFlags parse_flags(int argc, char** argv) {
     parsed.exit_status = 0;
   } else if (const auto understood = interpret(texts, parsed.config); !understood) {
     parsed.exit_status = usage_error(understood.error().chain());
+  } else if (const auto possible = interpret_monitor(texts, parsed); !possible) {
+    parsed.exit_status = usage_error(possible.error().chain());
   }
   return parsed;
 }

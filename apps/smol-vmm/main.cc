@@ -6,41 +6,52 @@
 
 #include "base/log.h"
 #include "flags.h"
-#include "vmm/machine.h"
+#include "vmm/api_thread.h"
+#include "vmm/controller.h"
 
 namespace {
 
 using namespace smol;
 
-vmm::Machine* g_machine = nullptr;
+vmm::Controller* g_controller = nullptr;
 
-void stop_machine(int) {
-  if (g_machine != nullptr) g_machine->stop();
+void stop_monitor(int) {
+  if (g_controller != nullptr) g_controller->stop();
 }
 
-int exit_status(const vmm::MachineEnd& end) {
-  switch (end.reason) {
-    case vmm::EndReason::kPowerOff:
-    case vmm::EndReason::kReset:
-    case vmm::EndReason::kStopped: return 0;
-    case vmm::EndReason::kTripleFault: return 3;
-    case vmm::EndReason::kDebugExit: return end.debug_status;
-    case vmm::EndReason::kFailed: return 1;
-  }
-  return 1;
-}
-
-Result<int> run(const vmm::MachineConfig& config) {
-  TRY_ASSIGN(const auto machine, vmm::Machine::create(config));
-  g_machine = machine.get();
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, stop_machine);
+// With an API the machine belongs to whoever reaches its socket: a terminal that goes away is no reason to end it.
+void set_signals(bool has_api) {
+  for (const int number : {SIGINT, SIGTERM}) ::signal(number, stop_monitor);
+  ::signal(SIGHUP, has_api ? SIG_IGN : stop_monitor);
   ::signal(SIGPIPE, SIG_IGN);
-  TRY_ASSIGN(const vmm::MachineEnd end, machine->run());
+}
+
+Result<int> run(const smol_vmm::ParsedFlags& flags) {
+  vmm::EventMonitor events;
+  if (!flags.event_monitor.empty()) {
+    TRY_ASSIGN(events, vmm::EventMonitor::open(flags.event_monitor));
+  }
+  // Before anything else is taken, so that a second monitor on the same socket touches nothing.
+  const bool has_api = !flags.api_socket.empty();
+  http::UnixListener listener;
+  if (has_api) {
+    TRY_ASSIGN(listener, http::UnixListener::open(flags.api_socket));
+  }
+  TRY_ASSIGN(const auto controller,
+             vmm::Controller::create({.base = flags.config, .after_reset = flags.after_reset, .after_end = flags.after_end},
+                                     std::move(events)));
+  g_controller = controller.get();
+  set_signals(has_api);
+  if (!flags.config.kernel.empty()) controller->boot_at_start(flags.config);
+  std::unique_ptr<vmm::ApiThread> api;
+  if (has_api) {
+    TRY_ASSIGN(api, vmm::ApiThread::start(std::move(listener), *controller));
+  }
+  const auto status = controller->run();
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, SIG_IGN);
-  g_machine = nullptr;
-  if (!config.stats_file.empty()) TRY(machine->stats().write_json(config.stats_file));
-  if (end.reason == vmm::EndReason::kFailed) return fail("{}", end.text);
-  return exit_status(end);
+  g_controller = nullptr;
+  api.reset();  // before the controller, which its requests go to
+  return status;
 }
 
 // Threads here are shallow. With the usual 8 MiB a stack is large enough for the host to back its first touch by a 2 MiB page, which
@@ -59,7 +70,7 @@ int main(int argc, char** argv) {
   make_stacks_small();
   const auto parsed = smol_vmm::parse_flags(argc, argv);
   if (parsed.exit_status) return *parsed.exit_status;
-  const auto status = run(parsed.config);
+  const auto status = run(parsed);
   if (!status) {
     std::fprintf(stderr, "Error: %s\n", status.error().chain().c_str());
     return 1;

@@ -82,6 +82,7 @@ template <class Archive>
 void describe(Archive& a, NetConfig& c) {
   a.member("id", c.id);
   a.member("tap", c.tap);
+  a.member("bridge", c.bridge);
   a.member("ip", c.ip);
   a.member("mask", c.mask);
   a.member("mac", c.mac);
@@ -150,6 +151,8 @@ void describe(Archive& a, ShareConfig& c) {
   a.member("tag", c.tag, Need::kRequired);
   a.member("path", c.path, Need::kRequired);
   a.member("read_only", c.read_only);
+  a.member("uid", c.uid);
+  a.member("gid", c.gid);
 }
 
 template <class Archive>

@@ -174,7 +174,7 @@ TEST(Answers, RoundTrip) {
                                .serial = {},
                                .rate_limiter_config = {}});
   info.config.serial = ConsoleConfig{.mode = ConsoleMode::kFile, .file = "/log"};
-  info.config.shares.push_back({"t", "/p", true});
+  info.config.shares = {{"t", "/p", true, {}, 5}};
   info.state = VmState::kPaused;
   info.memory_actual_size = 1;
   info.device_tree["_disk0"] = {"_disk0", "virtio-blk"};

@@ -54,12 +54,13 @@ struct DiskConfig {
 
 struct NetConfig {
   std::optional<std::string> id;
-  std::optional<std::string> tap, ip, mask, mac;
+  std::optional<std::string> tap, bridge, ip, mask, mac;
   std::optional<u32> mtu, num_queues, queue_size;
   std::optional<RateLimiterConfig> rate_limiter_config;
   // Ours.
   std::optional<std::string> mode;  // user, tap, segment
-  std::vector<std::string> publish, allow;
+  std::vector<std::string> publish;
+  std::optional<std::vector<std::string>> allow;  // there, but empty: nothing passes
   std::optional<std::string> dns, egress_log, segment, name;
 };
 
@@ -89,6 +90,7 @@ struct VsockConfig {
 struct ShareConfig {
   std::string tag, path;
   bool read_only = false;
+  std::optional<u32> uid, gid;  // owner that the guest is shown
 };
 
 // Of theirs, nothing; ours: what the flags of the same name say.
@@ -107,7 +109,8 @@ struct VmConfig {
   std::optional<BalloonConfig> balloon;
   std::optional<ConsoleConfig> serial, console;
   std::optional<VsockConfig> vsock;
-  std::vector<ShareConfig> shares;  // ours
+  std::optional<std::vector<ShareConfig>>
+      shares;  // ours; there, but empty: shares can be added later
   std::optional<PlatformConfig> platform;
 };
 

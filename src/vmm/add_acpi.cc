@@ -21,9 +21,9 @@ static_assert(AcpiPm::kPort == x86::kAcpiPmPort);
 Result<> Machine::add_acpi() {
   if (config_.tables != Tables::kAcpi) return {};
   devices::legacy::MachineEvents& events = *this;
-  return add_port_device(std::make_unique<AcpiPm>(events, line(x86::kAcpiIrq),
-                                                  devices::legacy::PowerButton::kEventDevice, base::monotonic_ns),
-                         AcpiPm::kPort, AcpiPm::kSize);
+  auto pm = std::make_unique<AcpiPm>(events, line(x86::kAcpiIrq), devices::legacy::PowerButton::kEventDevice, base::monotonic_ns);
+  acpi_ = pm.get();
+  return add_port_device(std::move(pm), AcpiPm::kPort, AcpiPm::kSize);
 }
 
 Result<std::optional<memory::GuestPhysical>> Machine::write_tables() {

@@ -86,7 +86,7 @@ Result<> Machine::add_nets() {
                                              .queue_pairs = static_cast<u16>(config.num_queues / 2),
                                              .queue_size = static_cast<u16>(config.queue_size),
                                              .rate_limit = config.rate_limit}));
-    TRY(add_virtio(std::move(device)));
+    TRY(add_virtio(std::move(device), id));
   }
   return {};
 }

@@ -1,5 +1,7 @@
 #include "vmm/machine.h"
 
+#include <algorithm>
+
 #include "arch/x86_64/boot.h"
 #include "arch/x86_64/memory_map.h"
 #include "arch/x86_64/virtio_command_line.h"
@@ -65,11 +67,14 @@ Result<> Machine::add_port_device(std::unique_ptr<devices::Device> device, u64 p
   return {};
 }
 
-Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device) {
+Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device, std::string id) {
   namespace x86 = arch::x86_64;
   const u32 index = static_cast<u32>(virtio_.size());
   if (index >= x86::kMaxVirtioMmioDevices)
     return fail("{}: a machine has at most {} virtio devices", device->name(), x86::kMaxVirtioMmioDevices);
+  if (id.empty()) id = default_id(device->device_id());
+  if (std::find(virtio_ids_.begin(), virtio_ids_.end(), id) != virtio_ids_.end())
+    return fail("{}: there are two devices with the id {}", device->name(), id);
   TRY_ASSIGN(auto transport, devices::virtio::MmioTransport::create(*memory_, std::move(device),
                                                                     line(x86::virtio_mmio_irq(index)), *loop_));
   const u64 base = x86::virtio_mmio_address(index).value;
@@ -80,6 +85,7 @@ Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> devi
         TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue), .address = base + devices::virtio::kMmioQueueNotify,
                             .size = 4, .has_match = true, .match = queue}));
   virtio_.push_back(std::move(transport));
+  virtio_ids_.push_back(std::move(id));
   return {};
 }
 

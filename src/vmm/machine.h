@@ -26,6 +26,7 @@
 #include "vmm/vcpu_thread.h"
 
 namespace smol::devices::legacy {
+class AcpiPm;
 class Uart16550;
 }
 namespace smol::devices::virtio {
@@ -37,6 +38,13 @@ class Vsock;
 namespace smol::vmm {
 
 enum class EndReason { kPowerOff, kReset, kTripleFault, kDebugExit, kStopped, kFailed };
+
+// A device as the API tells of it.
+struct DeviceReport {
+  std::string id;    // as in the configuration; "__" in front of those that are not there more than once
+  std::string kind;  // "virtio-blk", ...
+  std::vector<devices::virtio::Counter> counters;
+};
 
 struct MachineEnd {
   EndReason reason = EndReason::kPowerOff;
@@ -78,6 +86,11 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> add_share(const ShareConfig& share);
   Result<> remove_share(std::string_view tag);
 
+  // Presses the ACPI power button; what the guest does about it is the guest's. An Error on a machine without ACPI. Any thread.
+  Result<> power_button();
+  // The virtio devices, with what they have done so far. Any thread but the device loop's.
+  std::vector<DeviceReport> device_reports() const;
+
   // A sum over the vCPUs, any time, any thread.
   Stats stats() const;
 
@@ -99,7 +112,9 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> load();
   // MP table always, ACPI tables when configured: gives the RSDP's address then.
   Result<std::optional<memory::GuestPhysical>> write_tables();
-  Result<> add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device);
+  // id: as configured; empty: made of the kind and how many there were before.
+  Result<> add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device, std::string id = {});
+  std::string default_id(u32 device_id) const;
   devices::InterruptLine& line(u32 gsi);
   Result<> add_port_device(std::unique_ptr<devices::Device> device, u64 port, u64 size);
 
@@ -132,9 +147,11 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   std::deque<Line> lines_;
   std::vector<std::unique_ptr<devices::Device>> owned_;
   std::vector<std::unique_ptr<devices::virtio::MmioTransport>> virtio_;
+  std::vector<std::string> virtio_ids_;  // of virtio_, in its order
   std::unique_ptr<base::RawTerminal> terminal_;
   std::unique_ptr<devices::legacy::I8042> keyboard_;
   devices::legacy::Uart16550* uart_ = nullptr;
+  devices::legacy::AcpiPm* acpi_ = nullptr;
   devices::virtio::Console* console_ = nullptr;
   devices::virtio::Vsock* vsock_ = nullptr;
   devices::virtio::P9* shares_ = nullptr;
