@@ -38,7 +38,6 @@ static void begin_end(struct agent* agent, int64_t grace_ms) {
   if (agent->listener >= 0) close(agent->listener);
   agent->listener = -1;
   kill(-1, SIGTERM);
-  kill(-1, SIGHUP); /* interactive shells do not end by SIGTERM */
   kill(-1, SIGCONT);
 }
 

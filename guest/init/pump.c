@@ -253,7 +253,12 @@ static void take_signals(struct session* session) {
   struct signalfd_siginfo info;
   while (read(session->signals, &info, sizeof info) == (ssize_t)sizeof info) {
     /* `poweroff`, `halt` and `reboot` inside the guest signal PID 1. */
-    if (session->one_of_many) continue; /* a shutdown tells the program itself */
+    /* A shutdown tells the programs itself, but an interactive shell does not end by SIGTERM. */
+    if (session->one_of_many) {
+      if (info.ssi_signo == SIGTERM && session->child.tty && !session->ended)
+        kill(-session->child.pid, SIGHUP);
+      continue;
+    }
     if (info.ssi_signo != SIGCHLD && !session->ended && session->deadline == 0) {
       kill(session->child.pid, SIGTERM);
       session->deadline = now_ms() + kStragglerMs;

@@ -89,6 +89,11 @@ class Request:
                 return payload
         raise AssertionError(f"the stream ended before frame {kind}: {self.result.__dict__} {self.done}")
 
+    def finish_done(self):
+        """Waits for DONE and keeps the connection."""
+        self.wait_for(p.DONE)
+        return self.done
+
     def finish(self, timeout=LIMIT):
         for _ in self.frames(timeout):
             pass
@@ -142,10 +147,7 @@ class Agent:
         head = struct.pack("<IIII", flags | (1 if into else 0), uid, gid, mode)
         request = self.request(p.COPY_IN, head + path.encode() + b"\0")
         for at in range(0, len(archive), 65536):
-            try:
-                request.send(frame(p.DATA, archive[at:at + 65536]))
-            except (BrokenPipeError, ConnectionResetError):
-                break
+            request.send(frame(p.DATA, archive[at:at + 65536]))
         request.send(frame(p.DATA_END))
         return request.finish()
 
