@@ -13,7 +13,11 @@ Result<> Machine::add_disks() {
                                               .type = config.image_type,
                                               .direct = config.direct,
                                               .backing_files = config.backing_files}));
-    TRY_ASSIGN(auto block, devices::virtio::Block::create(std::move(disk), config.serial));
+    TRY_ASSIGN(auto block, devices::virtio::Block::create(*loop_, std::move(disk),
+                                                          {.serial = config.serial,
+                                                           .num_queues = static_cast<u16>(config.num_queues),
+                                                           .queue_size = static_cast<u16>(config.queue_size),
+                                                           .rate_limit = config.rate_limit}));
     TRY(add_virtio(std::move(block)));
   }
   return {};

@@ -1,63 +1,85 @@
-// Requests of the block device; see the header for what is refused and how.
+// The block device: its config space, life cycle and queues; see the header. What a request asks
+// for is block_requests.cc.
 #include "devices/virtio/block/block.h"
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace smol::devices::virtio {
 namespace {
 
-// Request types (5.2.6).
-enum Type : u32 {
-  kIn = 0,
-  kOut = 1,
-  kFlush = 4,
-  kGetId = 8,
-  kDiscard = 11,
-  kWriteZeroes = 13,
-};
-
-constexpr u32 kFlagUnmap = 1;
 constexpr u64 kWritebackOffset = 32;  // of Config::writeback
 constexpr u32 kPhysicalBlock = 4096;
 
 // One turn of the loop serves at most this much, then others have theirs.
-constexpr u64 kBytesPerTurn = 16 * kMiB;
+constexpr u64 kBytesPerTurn = 4 * kMiB;
 constexpr int kChainsPerTurn = 256;
 
 }  // namespace
 
-Result<std::unique_ptr<Block>> Block::create(std::unique_ptr<storage::Disk> disk,
-                                             std::string_view serial) {
+Result<std::unique_ptr<Block>> Block::create(base::EventLoop& loop,
+                                             std::unique_ptr<storage::Disk> disk,
+                                             const BlockOptions& options) {
+  const std::string& serial = options.serial;
   if (serial.size() > kSerialSize)
     return fail("the disk serial \"{}\" has {} characters, {} fit", serial, serial.size(),
                 kSerialSize);
   for (const char c : serial)
     if (c < ' ' || c > '~') return fail("the disk serial \"{}\" is not printable ASCII", serial);
-  auto block = std::unique_ptr<Block>(new Block());
+  CHECK(options.num_queues >= 1 && options.num_queues <= kMostQueues && options.queue_size >= 4);
+  auto block = std::unique_ptr<Block>(new Block(loop));
   std::copy(serial.begin(), serial.end(), block->serial_.begin());
   block->name_ = fmt::format("virtio-blk {}", disk->name());
-  Config& config = block->config_;
-  config.capacity = disk->size() / storage::kSectorSize;
-  config.seg_max = kQueueSizes[0] - 2;  // header and status take two descriptors
-  config.block_size = disk->block_size();
-  while (config.block_size << config.physical_block_exponent < kPhysicalBlock)
-    ++config.physical_block_exponent;
-  config.min_io_size = static_cast<u16>(kPhysicalBlock / config.block_size);
-  config.num_queues = 1;
-  config.writeback = 1;
-  config.max_discard_sectors = kMaxDiscardSectors;
-  config.max_discard_segments = kMaxDiscardSegments;
-  config.discard_sector_alignment = kPhysicalBlock / storage::kSectorSize;
-  config.max_zero_sectors = kMaxZeroSectors;
-  config.max_zero_segments = kMaxZeroSegments;
-  config.zero_may_unmap = 1;
-  block->disk_ = std::move(disk);
+  block->queue_sizes_.assign(options.num_queues, options.queue_size);
+  block->held_.assign(options.num_queues, false);
+  TRY_ASSIGN(block->disk_, storage::AsyncDisk::create(std::move(disk), options.method));
+  block->fill_config(options);
+  TRY(loop.add(block->disk_->completion_fd(), EPOLLIN, [self = block.get()](u32) {
+    std::lock_guard lock(self->mutex());
+    self->complete();
+  }));
+  block->limiter_ = base::RateLimiter(options.rate_limit);
+  if (block->limiter_.limits()) {
+    TRY_ASSIGN(block->limit_timer_, base::Timer::create(loop, [self = block.get()] {
+                 std::lock_guard lock(self->mutex());
+                 for (u16 i = 0; i < self->held_.size(); ++i) {
+                   const bool held = self->held_[i];
+                   self->held_[i] = false;
+                   if (held && self->host_ != nullptr) self->host_->schedule(i);
+                 }
+               }));
+  }
   return block;
 }
 
+Block::~Block() {
+  if (disk_) loop_.remove(disk_->completion_fd());
+}
+
+void Block::fill_config(const BlockOptions& options) {
+  const storage::Disk& disk = disk_->disk();
+  config_.capacity = disk.size() / storage::kSectorSize;
+  config_.seg_max = options.queue_size - 2u;  // header and status take two descriptors
+  config_.block_size = disk.block_size();
+  while (config_.block_size << config_.physical_block_exponent < kPhysicalBlock)
+    ++config_.physical_block_exponent;
+  config_.min_io_size = static_cast<u16>(kPhysicalBlock / config_.block_size);
+  config_.num_queues = options.num_queues;
+  config_.writeback = 1;
+  config_.max_discard_sectors = kMaxDiscardSectors;
+  config_.max_discard_segments = kMaxDiscardSegments;
+  config_.discard_sector_alignment =
+      static_cast<u32>(disk.discard_alignment() / storage::kSectorSize);
+  config_.max_zero_sectors = kMaxZeroSectors;
+  config_.max_zero_segments = kMaxZeroSegments;
+  config_.zero_may_unmap = 1;
+}
+
 u64 Block::features() const {
-  const u64 always = kFeatureSegMax | kFeatureBlockSize | kFeatureTopology;
-  if (disk_->read_only()) return always | kFeatureReadOnly;
+  const u64 always = kFeatureSegMax | kFeatureBlockSize | kFeatureTopology |
+                     (queue_sizes_.size() > 1 ? kFeatureQueues : 0);
+  if (disk_->disk().read_only()) return always | kFeatureReadOnly;
   return always | kFeatureFlush | kFeatureConfigWce | kFeatureDiscard | kFeatureWriteZeroes;
 }
 
@@ -72,182 +94,113 @@ void Block::write_config(u64 offset, ConstByteSpan data) {
     return;
   const bool was_on = config_.writeback != 0;
   config_.writeback = data[0];
-  if (was_on && data[0] == 0) flush();
+  if (!was_on || data[0] != 0) return;
+  // What the cache holds goes out; writes that are on their way are flushed when they are done.
+  Request& request = take_request();
+  request.has_chain = false;
+  if (const auto status = flush(request); status) give_back(request);
+  disk_->start();
 }
 
 void Block::activate(u64 features, std::span<Queue> queues, DeviceHost& host) {
   features_ = features;
-  queue_ = &queues[0];
+  queues_ = queues;
   host_ = &host;
 }
 
 void Block::reset() {
+  disk_->cancel();
+  free_.clear();
+  for (const auto& request : requests_) {
+    request->chain = Chain();
+    free_.push_back(request.get());
+  }
   features_ = 0;
-  queue_ = nullptr;
+  queues_ = {};
   host_ = nullptr;
   config_.writeback = 1;
+  held_.assign(held_.size(), false);
 }
 
-bool Block::write_through() const {
-  if ((features_ & kFeatureConfigWce) != 0) return config_.writeback == 0;
-  return (features_ & kFeatureFlush) == 0;
+Result<> Block::resize(u64 size) {
+  TRY(disk_->disk().resize(size));
+  std::lock_guard lock(mutex());
+  config_.capacity = disk_->disk().size() / storage::kSectorSize;
+  if (host_ != nullptr) host_->notify_config();
+  return {};
 }
 
-void Block::process_queue(u16) {
-  if (queue_ == nullptr) return;
-  queue_->disable_notifications();
-  u64 moved = 0;
+Block::Request& Block::take_request() {
+  if (free_.empty()) {
+    requests_.push_back(std::make_unique<Request>());
+    free_.push_back(requests_.back().get());
+  }
+  Request& request = *free_.back();
+  free_.pop_back();
+  return request;
+}
+
+void Block::give_back(Request& request) {
+  request.chain = Chain();
+  free_.push_back(&request);
+}
+
+// --- Queues ---
+
+// The limiter wants a break: the timer goes on with what waits.
+bool Block::held_back() {
+  if (!limiter_.limits() || limiter_.ready(base::monotonic_ns())) return false;
+  limit_timer_->arm(limiter_.wait_ns());
+  return true;
+}
+
+void Block::process_queue(u16 index) {
+  if (index >= queues_.size()) return;
+  Queue& queue = queues_[index];
+  queue.disable_notifications();
+  turn_bytes_ = 0;
   for (int served = 0;; ++served) {
-    if (served == kChainsPerTurn || moved >= kBytesPerTurn) {
-      host_->schedule(0);
+    if (served == kChainsPerTurn || turn_bytes_ >= kBytesPerTurn) {
+      host_->schedule(index);
       break;
     }
-    auto chain = queue_->pop();
-    bool ok = true;
-    if (chain && chain->has_value()) {
-      moved += serve(std::move(**chain), ok);
-      if (ok) continue;
-    } else if (chain) {
-      if (queue_->enable_notifications()) continue;
+    if (held_back()) {
+      held_[index] = true;
       break;
     }
-    DeviceHost* const host = host_;
-    queue_ = nullptr;  // nothing more until the reset
-    host_ = nullptr;
-    return host->needs_reset(ok ? chain.error() : Error("a request without room for its status"));
+    auto chain = queue.pop();
+    if (chain && !chain->has_value()) {
+      if (queue.enable_notifications()) continue;
+      break;
+    }
+    if (chain && serve(index, std::move(**chain))) continue;
+    disk_->start();
+    return start_over_error(chain ? Error("a request without room for its status")
+                                  : std::move(chain).error());
   }
-  if (queue_->should_notify()) host_->notify_used(0);
+  disk_->start();
+  if (queue.should_notify()) host_->notify_used(index);
 }
 
-u64 Block::serve(Chain chain, bool& ok) {
-  ok = chain.writable_size() != 0;
-  if (!ok) return 0;
-  Reader reader(chain);
-  Writer writer(chain, queue_->memory());
-  const u64 room = chain.writable_size() - 1;  // the status byte is the last one (5.2.6)
-  const u64 readable = reader.remaining();
-  const Status status = execute(reader, writer, room);
-  const u32 written = writer.written();
-  writer.skip(writer.remaining() - 1);
-  writer.write(static_cast<u8>(status));
-  queue_->push(std::move(chain), written + 1);
-  return readable + written;
+// Nothing more is served until the reset; what is on its way completes into nowhere.
+void Block::start_over_error(Error error) {
+  DeviceHost* const host = host_;
+  queues_ = {};
+  host_ = nullptr;
+  host->needs_reset(error);
 }
 
-Block::Status Block::execute(Reader& reader, Writer& writer, u64 room) {
-  Header header;
-  if (!reader.read(header)) return settle(Result<>(fail("a request without a whole header")));
-  switch (header.type) {
-    case kIn:
-      return read(header, writer, room);
-    case kOut:
-      return write(header, reader);
-    case kFlush:
-      return flush();
-    case kGetId:
-      return get_id(writer, room);
-    case kDiscard:
-      if (disk_->read_only()) return Status::kUnsupported;
-      return discard_or_zero(false, reader);
-    case kWriteZeroes:
-      if (disk_->read_only()) return Status::kUnsupported;
-      return discard_or_zero(true, reader);
-    default:
-      return Status::kUnsupported;
+void Block::complete() {
+  u64 queues = 0;  // by bit: those that were given something back
+  for (storage::DiskRequest* const done : disk_->take_completed()) {
+    Request& request = *static_cast<Request*>(done);
+    if (!completed(request)) continue;
+    if (request.has_chain) queues |= u64{1} << request.queue;
+    give_back(request);
   }
-}
-
-bool Block::in_disk(u64 sector, u64 bytes) const {
-  return bytes % storage::kSectorSize == 0 && sector <= config_.capacity &&
-         bytes / storage::kSectorSize <= config_.capacity - sector;
-}
-
-Block::Status Block::settle(Result<> result) {
-  if (result) return Status::kOk;
-  if (complaints_.allow()) base::log_warn("{}: {}", name_, result.error().chain());
-  return Status::kIoError;
-}
-
-Block::Status Block::settle_write(Result<> result) {
-  const Status status = settle(std::move(result));
-  return status == Status::kOk && write_through() ? flush() : status;
-}
-
-Block::Status Block::flush() {
-  const Status status = settle(disk_->flush());
-  if (status == Status::kOk) ++done_.flush_ops;
-  return status;
-}
-
-std::vector<Counter> Block::counters() const {
-  return {{"read_bytes", done_.read_bytes},
-          {"read_ops", done_.read_ops},
-          {"write_bytes", done_.write_bytes},
-          {"write_ops", done_.write_ops},
-          {"flush_ops", done_.flush_ops}};
-}
-
-Block::Status Block::read(const Header& header, Writer& writer, u64 size) {
-  if (size > kMaxTransfer || !in_disk(header.sector, size))
-    return settle(fail("a read of {} bytes at sector {}", size, header.sector));
-  iovecs_.clear();
-  writer.describe(size, iovecs_);
-  const Status status = settle(disk_->read(iovecs_, header.sector * storage::kSectorSize));
-  // A read that failed half-way may have changed guest memory too.
-  if (status == Status::kOk) {
-    writer.commit(size);
-    done_.read_bytes += size;
-    ++done_.read_ops;
-  }
-  return status;
-}
-
-Block::Status Block::write(const Header& header, Reader& reader) {
-  const u64 size = reader.remaining();
-  if (disk_->read_only() || size > kMaxTransfer || !in_disk(header.sector, size))
-    return settle(fail("a write of {} bytes at sector {}{}", size, header.sector,
-                       disk_->read_only() ? " of a read-only disk" : ""));
-  iovecs_.clear();
-  reader.describe(size, iovecs_);
-  const Status status = settle_write(disk_->write(iovecs_, header.sector * storage::kSectorSize));
-  if (status == Status::kOk) {
-    done_.write_bytes += size;
-    ++done_.write_ops;
-  }
-  return status;
-}
-
-Block::Status Block::get_id(Writer& writer, u64 room) {
-  writer.write_some(ConstByteSpan(serial_).first(std::min<u64>(room, kSerialSize)));
-  return Status::kOk;
-}
-
-Block::Status Block::discard_or_zero(bool zero, Reader& reader) {
-  const u64 size = reader.remaining();
-  const u32 max_segments = zero ? kMaxZeroSegments : kMaxDiscardSegments;
-  const u32 max_sectors = zero ? kMaxZeroSectors : kMaxDiscardSectors;
-  if (size == 0 || size % sizeof(Range) != 0 || size / sizeof(Range) > max_segments)
-    return settle(fail("{} bytes of ranges to {}", size, zero ? "zero" : "discard"));
-  std::array<Range, std::max(kMaxDiscardSegments, kMaxZeroSegments)> ranges;
-  const std::span<Range> used = std::span(ranges).first(size / sizeof(Range));
-  for (Range& range : used) {
-    reader.read(range);
-    const u32 known = zero ? kFlagUnmap : 0;
-    if ((range.flags & ~known) != 0) return Status::kUnsupported;  // 5.2.6.2
-    if (range.count > max_sectors ||
-        !in_disk(range.sector, u64{range.count} * storage::kSectorSize))
-      return settle(fail("{} sectors to {} at sector {}", range.count, zero ? "zero" : "discard",
-                         range.sector));
-  }
-  for (const Range& range : used) {
-    const u64 offset = range.sector * storage::kSectorSize;
-    const u64 bytes = u64{range.count} * storage::kSectorSize;
-    const Status status =
-        settle(zero ? disk_->write_zeroes(offset, bytes, (range.flags & kFlagUnmap) != 0)
-                    : disk_->discard(offset, bytes));
-    if (status != Status::kOk) return status;
-  }
-  return zero ? settle_write({}) : Status::kOk;
+  disk_->start();
+  for (u16 i = 0; i < queues_.size(); ++i)
+    if ((queues >> i & 1) != 0 && queues_[i].should_notify()) host_->notify_used(i);
 }
 
 }  // namespace smol::devices::virtio

@@ -1,16 +1,21 @@
-// Block device (virtio 1.2, section 5.2): one request queue over a storage::Disk.
+// Block device (virtio 1.2, section 5.2): request queues over a storage::Disk.
 //
-// Requests are served one after the other on the loop's thread, in the order of the ring; each is
-// bounded (kMaxTransfer, kMaxDiscardSectors, kMaxZeroSectors), so that a reset never waits long.
+// A read that the host can answer from memory is answered while the queue is looked at. All else is
+// handed to storage::AsyncDisk and answered when it is done, in any order; a slow disk holds up
+// neither its other requests nor other devices. The driver is told once for many requests.
 // What a request asks for wrongly is answered in its status byte (IOERR: outside of the disk, not
 // whole sectors, a write to a read-only disk; UNSUPP: an unknown type or flag); only a chain
 // without room for the status byte breaks the device.
 //
-// Offered: SEG_MAX, BLK_SIZE, TOPOLOGY always; RO on a read-only disk; FLUSH, CONFIG_WCE, DISCARD
-// and WRITE_ZEROES on a writable one. Without FLUSH, or with the write cache switched off
-// (CONFIG_WCE), each write is flushed before its status is given (5.2.6.2).
+// A reset drops what has not begun and waits for what has; each request is bounded (kMaxTransfer,
+// kMaxDiscardSectors, kMaxZeroSectors), so it never waits long, and nothing touches guest memory
+// behind it.
 //
-// Threads: device.h.
+// Offered: SEG_MAX, BLK_SIZE, TOPOLOGY always; MQ with several queues; RO on a read-only disk;
+// FLUSH, CONFIG_WCE, DISCARD and WRITE_ZEROES on a writable one. Without FLUSH, or with the write
+// cache switched off (CONFIG_WCE), each write is flushed before its status is given (5.2.6.2).
+//
+// Threads: device.h. Completions are taken on the loop's thread.
 #pragma once
 
 #include <array>
@@ -18,10 +23,20 @@
 #include <string>
 #include <vector>
 
+#include "base/event_loop.h"
+#include "base/rate_limiter.h"
 #include "devices/virtio/queue/device.h"
-#include "storage/disk.h"
+#include "storage/async_disk.h"
 
 namespace smol::devices::virtio {
+
+struct BlockOptions {
+  std::string serial = {};  // at most Block::kSerialSize bytes of printable ASCII
+  u16 num_queues = 1;       // 1..Block::kMostQueues
+  u16 queue_size = 256;     // a power of two, at least 4
+  base::RateLimiterConfig rate_limit = {};
+  storage::AsyncMethod method = storage::AsyncMethod::kAny;
+};
 
 class Block final : public VirtioDevice {
  public:
@@ -31,9 +46,11 @@ class Block final : public VirtioDevice {
   static constexpr u64 kFeatureFlush = u64{1} << 9;
   static constexpr u64 kFeatureTopology = u64{1} << 10;
   static constexpr u64 kFeatureConfigWce = u64{1} << 11;
+  static constexpr u64 kFeatureQueues = u64{1} << 12;
   static constexpr u64 kFeatureDiscard = u64{1} << 13;
   static constexpr u64 kFeatureWriteZeroes = u64{1} << 14;
 
+  static constexpr u16 kMostQueues = 32;
   static constexpr u64 kMaxTransfer = 64 * kMiB;       // bytes of one read or write
   static constexpr u32 kMaxDiscardSectors = 1u << 23;  // 4 GiB
   static constexpr u32 kMaxDiscardSegments = 16;
@@ -41,14 +58,20 @@ class Block final : public VirtioDevice {
   static constexpr u32 kMaxZeroSegments = 1;
   static constexpr std::size_t kSerialSize = 20;
 
-  // serial: at most kSerialSize bytes of printable ASCII; an Error otherwise.
-  static Result<std::unique_ptr<Block>> create(std::unique_ptr<storage::Disk> disk,
-                                               std::string_view serial = "");
+  // loop outlives the device. Errors: a serial that is too long or not printable.
+  static Result<std::unique_ptr<Block>> create(base::EventLoop& loop,
+                                               std::unique_ptr<storage::Disk> disk,
+                                               const BlockOptions& options = {});
+  ~Block() override;
+
+  // Makes the disk larger (Disk::resize) and tells the driver. Any thread but the loop's and
+  // vCPUs', without mutex().
+  Result<> resize(u64 size);
 
   std::string_view name() const override { return name_; }
   u32 device_id() const override { return 2; }
   u64 features() const override;
-  std::span<const u16> queue_sizes() const override { return kQueueSizes; }
+  std::span<const u16> queue_sizes() const override { return queue_sizes_; }
   void read_config(u64 offset, ByteSpan data) override;
   void write_config(u64 offset, ConstByteSpan data) override;
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
@@ -57,8 +80,6 @@ class Block final : public VirtioDevice {
   std::vector<Counter> counters() const override;
 
  private:
-  static constexpr u16 kQueueSizes[] = {256};
-
   // struct virtio_blk_config (5.2.4).
   struct Config {
     u64 capacity = 0;  // in 512-byte sectors
@@ -100,28 +121,59 @@ class Block final : public VirtioDevice {
 
   enum class Status : u8 { kOk = 0, kIoError = 1, kUnsupported = 2 };
 
-  Block() = default;
-  // Serves one request; returns the bytes of data moved. False in ok: the chain has no status byte.
-  u64 serve(Chain chain, bool& ok);
-  Status execute(Reader& reader, Writer& writer, u64 writable);
-  Status read(const Header& header, Writer& writer, u64 size);
-  Status write(const Header& header, Reader& reader);
-  Status flush();
-  Status get_id(Writer& writer, u64 room);
-  Status discard_or_zero(bool zero, Reader& reader);
+  // A chain on its way. Objects are used again.
+  struct Request : storage::DiskRequest {
+    Kind asked = Kind::kRead;  // what the driver asked for
+    Chain chain;
+    Writer writer;
+    u16 queue = 0;
+    bool has_chain = false;  // false: a flush of our own
+    u64 size = 0;            // bytes of data
+  };
+
+  explicit Block(base::EventLoop& loop) : loop_(loop) {}
+  void fill_config(const BlockOptions& options);
+  void start_over_error(Error error);
+  bool held_back();
+  void complete();
+
+  // block_requests.cc
+  // Begins one request, or answers it; false: the chain has no status byte.
+  bool serve(u16 queue, Chain chain);
+  // nullopt: it is on its way.
+  std::optional<Status> execute(Request& request, Reader& reader);
+  std::optional<Status> read(Request& request, const Header& header);
+  std::optional<Status> write(Request& request, const Header& header, Reader& reader);
+  std::optional<Status> flush(Request& request);
+  std::optional<Status> get_id(Request& request);
+  std::optional<Status> discard_or_zero(Request& request, bool zero, Reader& reader);
+  std::optional<Status> submit(Request& request);
+  void finish(Request& request, Status status);
+  // Returns whether the request is finished.
+  bool completed(Request& request);
+  void count(const Request& request);
   bool in_disk(u64 sector, u64 bytes) const;
-  Status settle(Result<> result);
-  Status settle_write(Result<> result);
+  Status complain(const Error& error);
   bool write_through() const;
 
-  std::unique_ptr<storage::Disk> disk_;
+  Request& take_request();
+  void give_back(Request& request);
+
+  base::EventLoop& loop_;
+  std::unique_ptr<storage::AsyncDisk> disk_;
   std::string name_;
   std::array<u8, kSerialSize> serial_{};
+  std::vector<u16> queue_sizes_;
   Config config_;
   u64 features_ = 0;
-  Queue* queue_ = nullptr;
+  std::span<Queue> queues_;  // empty: not active, or broken
   DeviceHost* host_ = nullptr;
-  std::vector<iovec> iovecs_;  // of the request that is served, kept for its memory
+  std::vector<std::unique_ptr<Request>> requests_;  // all
+  std::vector<Request*> free_;
+  u64 turn_bytes_ = 0;  // moved in this turn of the loop
+  base::RateLimiter limiter_;
+  std::unique_ptr<base::Timer> limit_timer_;
+  std::vector<bool> held_;  // queues that wait for the limiter
   struct {
     u64 read_bytes = 0, read_ops = 0, write_bytes = 0, write_ops = 0, flush_ops = 0;
   } done_;  // requests that succeeded

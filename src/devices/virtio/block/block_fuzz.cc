@@ -77,7 +77,9 @@ void fuzz_request(testing::FakeHost& host, testing::FuzzInput& input) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace smol::devices::virtio;
   smol::base::set_log_level(smol::base::LogLevel::kError);
-  static auto block = std::move(*Block::create(std::make_unique<FuzzDisk>()));
+  static auto loop = std::move(*smol::base::EventLoop::create());
+  static auto block =
+      std::move(*Block::create(*loop, std::make_unique<FuzzDisk>(), {.num_queues = 2}));
   static testing::FakeHost host(*block);
   testing::FuzzInput input(data, size);
   host.reset();
@@ -85,7 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                 input.take<smol::u64>());
   while (!input.done()) {
     if (input.take<smol::u8>() % 2 == 0) fuzz_request(host, input);
-    testing::fuzz_step(*block, host, input, 1);
+    testing::fuzz_step(*block, host, input, 2);
+    (void)loop->run_once(0);
   }
   return 0;
 }

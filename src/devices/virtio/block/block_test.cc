@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstddef>
+#include <latch>
 
 #include "devices/virtio/queue/fake_host.h"
 
@@ -27,7 +29,11 @@ struct MemoryDisk final : storage::Disk {
     }
     return {};
   }
+  bool try_read(std::span<const iovec> buffers, u64 offset) override {
+    return cached && read(buffers, offset).has_value();
+  }
   Result<> write(std::span<const iovec> buffers, u64 offset) override {
+    if (gate) gate->wait();
     if (failing) return fail("the medium is gone");
     for (const iovec& b : buffers) {
       std::memcpy(bytes.data() + offset, b.iov_base, b.iov_len);
@@ -55,8 +61,12 @@ struct MemoryDisk final : storage::Disk {
     return {};
   }
   std::string bytes;
-  bool ro, failing = false, unmapped = false;
-  int flushes = 0, discards = 0;
+  bool ro;
+  std::atomic<bool> failing{false};
+  bool unmapped = false;
+  bool cached = true;  // reads need no waiting
+  std::latch* gate = nullptr;
+  std::atomic<int> flushes = 0, discards = 0;
 };
 
 constexpr u64 kHeader = FakeHost::kDataBase;
@@ -67,13 +77,26 @@ constexpr u32 kRead = 0, kWrite = 1, kFlushType = 4, kGetId = 8, kDiscard = 11, 
 
 struct BlockTest : ::testing::Test {
   explicit BlockTest() { open(); }
-  void open(bool read_only = false, u64 features = 0) {
+  void open(bool read_only = false, u64 features = 0, BlockOptions options = {}) {
     host.reset();
+    block.reset();
     auto owned = std::make_unique<MemoryDisk>(kDiskSize, read_only);
     disk = owned.get();
-    block = std::move(*Block::create(std::move(owned), "serial-1"));
+    options.serial = "serial-1";
+    block = std::move(*Block::create(*loop, std::move(owned), options));
     host.emplace(*block, u16{64});
     host->activate(features != 0 ? features : block->features());
+  }
+  // Runs the loop until done() says so.
+  template <class Done>
+  void run_until(Done done) {
+    for (int i = 0; i < 1000 && !done(); ++i) ASSERT_TRUE(loop->run_once(10));
+    ASSERT_TRUE(done());
+  }
+  // Serves the queue until its next request was answered, or the device gave up.
+  void settle(u16 queue, u16 index) {
+    run_until(
+        [&] { return host->driver(queue).used_index() != index || !host->reset_reason.empty(); });
   }
   // Runs a request; returns its status, 0xee when none was written.
   int request(u32 type, u64 sector, std::vector<Buffer> data, bool with_status = true) {
@@ -85,8 +108,10 @@ struct BlockTest : ::testing::Test {
     CHECK(host->memory->store<u8>(GuestPhysical(kStatus), 0xee));
     data.insert(data.begin(), {kHeader, 16, false});
     if (with_status) data.push_back({kStatus, 1, true});
+    const u16 before = host->driver(0).used_index();
     host->driver(0).add(data);
     host->kick(0);
+    settle(0, before);
     const auto used = host->driver(0).take_used();
     used_length = used ? used->length : ~u32{0};
     return *host->memory->load<u8>(GuestPhysical(kStatus));
@@ -102,6 +127,7 @@ struct BlockTest : ::testing::Test {
     return request(type, 0, {{kData, static_cast<u32>(bytes.size())}});
   }
 
+  std::unique_ptr<base::EventLoop> loop = std::move(*base::EventLoop::create());
   MemoryDisk* disk = nullptr;
   std::unique_ptr<Block> block;
   std::optional<FakeHost> host;
@@ -147,8 +173,10 @@ TEST_F(BlockTest, NoFramingIsAssumed) {
   std::string out(16, 0);
   out[0] = 1;
   host->put(kHeader, out + std::string(512, 'Q'));
+  const u16 before = host->driver(0).used_index();
   host->driver(0).add({{kHeader, 528}, {kData, 1, true}});
   host->kick(0);
+  settle(0, before);
   EXPECT_EQ(disk->bytes.substr(0, 513), std::string(512, 'Q') + '.');
 }
 
@@ -221,6 +249,7 @@ TEST_F(BlockTest, WriteThrough) {
   open(false);
   const u8 off = 0;
   block->write_config(32, {&off, 1});
+  run_until([&] { return disk->flushes == 1; });
   EXPECT_EQ(disk->flushes, 1) << "what the cache holds goes out with the switch";
   EXPECT_EQ(request(kWrite, 0, {{kData, 512}}), 0);
   EXPECT_EQ(disk->flushes, 2);
@@ -262,8 +291,9 @@ TEST_F(BlockTest, ConfigSpace) {
   EXPECT_EQ(word, Block::kMaxDiscardSectors);
   block->read_config(5000, base::bytes_of(word));
   EXPECT_EQ(word, 0u);
-  EXPECT_FALSE(Block::create(std::make_unique<MemoryDisk>(512), std::string(21, 'x')));
-  EXPECT_FALSE(Block::create(std::make_unique<MemoryDisk>(512), "a\nb"));
+  EXPECT_FALSE(
+      Block::create(*loop, std::make_unique<MemoryDisk>(512), {.serial = std::string(21, 'x')}));
+  EXPECT_FALSE(Block::create(*loop, std::make_unique<MemoryDisk>(512), {.serial = "a\nb"}));
 }
 
 TEST_F(BlockTest, ManyRequestsInOneKick) {
@@ -334,7 +364,8 @@ TEST_F(BlockTest, OverlappingBuffersAreTheGuestsOwnHarm) {
 TEST_F(BlockTest, MoreThanTheLargestTransfer) {
   host.reset();
   auto owned = std::make_unique<MemoryDisk>(96 * kMiB);
-  block = std::move(*Block::create(std::move(owned)));
+  block.reset();
+  block = std::move(*Block::create(*loop, std::move(owned)));
   host.emplace(*block, u16{64}, 8 * kMiB);
   host->activate(block->features());
   const std::vector<Buffer> big(17, {kData, 4 * kMiB, true});
