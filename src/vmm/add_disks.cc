@@ -18,9 +18,16 @@ Result<> Machine::add_disks() {
                                                            .num_queues = static_cast<u16>(config.num_queues),
                                                            .queue_size = static_cast<u16>(config.queue_size),
                                                            .rate_limit = config.rate_limit}));
+    disks_.emplace_back(config.id.empty() ? fmt::format("_disk{}", disks_.size()) : config.id, block.get());
     TRY(add_virtio(std::move(block)));
   }
   return {};
+}
+
+Result<> Machine::resize_disk(std::string_view id, u64 size) {
+  for (const auto& [known, block] : disks_)
+    if (known == id) return block->resize(size);
+  return fail("the machine has no disk '{}'", id);
 }
 
 }  // namespace smol::vmm

@@ -30,6 +30,7 @@ class AcpiPm;
 class Uart16550;
 }
 namespace smol::devices::virtio {
+class Block;
 class Console;
 class P9;
 class Vsock;
@@ -80,6 +81,10 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   bool paused() const { return paused_.load(std::memory_order_acquire); }
   // A non-maskable interrupt to every vCPU (as Cloud Hypervisor's vm.nmi).
   Result<> nmi();
+
+  // Makes a disk larger (bytes, a multiple of 512) and tells the guest; any thread but a vCPU's or the device loop's. id: of its
+  // DiskConfig, or _disk0, _disk1, ... in order.
+  Result<> resize_disk(std::string_view id, u64 size);
 
   // A running machine's shared directories; any thread but a vCPU's or the device loop's. What the guest has of a removed share fails
   // with ESTALE, and the host directory is not touched again. A machine without the 9P device refuses.
@@ -153,6 +158,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   devices::legacy::Uart16550* uart_ = nullptr;
   devices::legacy::AcpiPm* acpi_ = nullptr;
   devices::virtio::Console* console_ = nullptr;
+  std::vector<std::pair<std::string, devices::virtio::Block*>> disks_;  // with their ids
   devices::virtio::Vsock* vsock_ = nullptr;
   devices::virtio::P9* shares_ = nullptr;
   base::UniqueFd serial_file_;
