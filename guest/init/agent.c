@@ -116,7 +116,8 @@ void run_agent(int host, int signals) {
     return;
   }
   programs_lead_sessions = true;
-  send_frame(host, SMOL_FRAME_READY, NULL, 0);
+  /* Without anybody who knows of it, the machine would run for ever. */
+  if (!send_frame(host, SMOL_FRAME_READY, NULL, 0)) begin_end(&agent, kDefaultGraceMs);
   close(host);
   while (!agent.ending || (!agent.empty && now_ms() < agent.kill_at)) {
     struct pollfd fds[2] = {{.fd = signals, .events = POLLIN},

@@ -45,6 +45,8 @@ static bool mount_all_shares(struct failure* failure) {
 bool mount_share(const char* tag, const char* path, bool read_only, struct failure* failure) {
   if (tag[0] == '\0' || strchr(tag, '/') != NULL || strcmp(tag, ".") == 0 || strcmp(tag, "..") == 0)
     return fail(failure, "share '%.100s': not a tag", tag);
+  if (path[0] != '/' || path[1] == '\0')
+    return fail(failure, "share %.100s: '%.300s' is no place for a mount", tag, path);
   char from[4096];
   if (snprintf(from, sizeof from, SMOL_SHARES_FOLDER "/%s", tag) >= (int)sizeof from)
     return fail(failure, "share '%.100s...': too long", tag);

@@ -161,7 +161,7 @@ class Agent:
 class NamespaceMachine:
     """smol-init as PID 1 of new namespaces on this host: no kernel of its own, but the whole protocol."""
 
-    def __init__(self, binary, setups=b"", env=()):
+    def __init__(self, binary, setups=b"", env=(), last=frame(p.AGENT, struct.pack("<II", p.VERSION, 0))):
         self.folder = tempfile.mkdtemp(prefix="agent-")
         self.path = os.path.join(self.folder, "agent.sock")
         listener = socket.socket(socket.AF_UNIX)
@@ -176,7 +176,7 @@ class NamespaceMachine:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         theirs.close()
         listener.close()
-        self.boot = Request(ours, setups + frame(p.AGENT, struct.pack("<II", p.VERSION, 0)))
+        self.boot = Request(ours, setups + last)
         self.agent = Agent(self.connect)
 
     def connect(self):
@@ -203,7 +203,7 @@ class NamespaceMachine:
 class VsockMachine:
     """A real machine: smol-vmm with its kernel and init."""
 
-    def __init__(self, command, folder, setups=b""):
+    def __init__(self, command, folder, setups=b"", last=frame(p.AGENT, struct.pack("<II", p.VERSION, 0))):
         self.path = os.path.join(folder, "v.sock")
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.path + "_1024")
@@ -213,7 +213,7 @@ class VsockMachine:
         self.console = open(os.path.join(folder, "console.log"), "w+b")
         self.process = subprocess.Popen([*command, "--vsock", f"cid=3,socket={self.path}"], stdin=subprocess.DEVNULL,
                                         stdout=self.console, stderr=self.console)
-        self.boot = Request(listener.accept()[0], setups + frame(p.AGENT, struct.pack("<II", p.VERSION, 0)))
+        self.boot = Request(listener.accept()[0], setups + last)
         self.agent = Agent(self.connect)
 
     def connect(self):
