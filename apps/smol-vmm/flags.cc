@@ -13,13 +13,13 @@ namespace {
 
 using namespace smol;
 
-constexpr const char* kNotYet[] = {"--firmware",            "--balloon",       "--fs",
+constexpr const char* kNotYet[] = {"--firmware",            "--fs",
                                    "--device",     "--restore",   "--seccomp",      "--landlock",      
                                    "--pmem",       "--platform",  "--watchdog",     "--tpm",           "--numa",
                                    "--generic-vhost-user"};
 
 struct Texts {
-  std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, log_file,
+  std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, balloon, log_file,
               api_socket, after_reset;
   std::vector<std::string> disks, nets, shares;
   int verbosity = 0;
@@ -41,7 +41,7 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--initramfs", config.initramfs, "initial root file system")->type_name("FILE");
   app.add_option("--cmdline", config.cmdline, "kernel command line")->type_name("TEXT");
   app.add_option("--cpus", texts.cpus, "boot=N,max=N,model=host|x86-64-v1|x86-64-v2|x86-64-v3")->type_name("OPTIONS");
-  app.add_option("--memory", texts.memory, "size=N[K|M|G],shared=on|off")->type_name("OPTIONS");
+  app.add_option("--memory", texts.memory, "size=N[K|M|G],shared=on|off,hugepages=on|off,thp=on|off|madvise,mergeable=on|off")->type_name("OPTIONS");
   app.add_option("--disk", texts.disks,
                  "path=FILE,readonly=on|off,image_type=auto|raw|qcow2,backing_files=on|off,direct=on|off,num_queues=N,"
                  "queue_size=N,serial=TEXT,id=TEXT, rate limits bw_size=,bw_one_time_burst=,bw_refill_time=,ops_size=,"
@@ -55,6 +55,7 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--share", texts.shares,
                  "tag=NAME,path=DIRECTORY,readonly=on|off,uid=N,gid=N; may be repeated; on: shares come later")
       ->type_name("OPTIONS")->allow_extra_args(false);
+  app.add_option("--balloon", texts.balloon, "size=N[K|M|G],deflate_on_oom=on|off,free_page_reporting=on|off")->type_name("OPTIONS");
   app.add_option("--rng", texts.rng, "off, or src=FILE (default: the host's random number generator)")->type_name("OPTIONS");
   app.add_option("--vsock", texts.vsock, "cid=N,socket=PATH (@NAME: abstract)")->type_name("OPTIONS");
   app.add_option("--serial", texts.serial, "16550 at COM1: off, null, tty, file=PATH (default tty)")->type_name("MODE");
@@ -91,6 +92,9 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
   for (const std::string& text : texts.nets) {
     TRY_ASSIGN(auto net, vmm::parse_net(text));
     config.nets.push_back(std::move(net));
+  }
+  if (!texts.balloon.empty()) {
+    TRY_ASSIGN(config.balloon, vmm::parse_balloon(texts.balloon));
   }
   for (const std::string& text : texts.shares) TRY(vmm::parse_share(text, config));
   if (!texts.vsock.empty()) {

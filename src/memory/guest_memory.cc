@@ -1,6 +1,9 @@
 #include "memory/guest_memory.h"
 
+#include <fcntl.h>
+#include <linux/memfd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -18,16 +21,25 @@ std::atomic_ref<u64> atomic_word(base::Mapping& mapping, u64 index) {
   return std::atomic_ref<u64>(reinterpret_cast<u64*>(mapping.data())[index]);
 }
 
+std::unexpected<Error> no_huge_pages(u64 size, const Error& cause) {
+  const auto free = base::read_text_file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+  return wrap(cause, "the guest's memory needs {} huge pages of 2 MiB, the host has {} free (see /proc/sys/vm/nr_hugepages)",
+              size / kHugePage, free ? free->substr(0, free->find('\n')) : "none");
+}
+
 }  // namespace
 
-Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, Backing backing) {
+Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, const MemoryOptions& options) {
   if (size == 0 || size % kPageSize != 0)
     return fail("guest memory of {} bytes: it must be a positive multiple of {} bytes", size, kPageSize);
   if (size > (u64{1} << 46)) return fail("guest memory of {} bytes is more than 64 TiB", size);
   auto memory = std::unique_ptr<GuestMemory>(new GuestMemory());
   memory->size_ = size;
-  memory->backing_ = backing;
-  TRY(memory->map_ram(size, backing));
+  memory->options_ = options;
+  if (options.huge_pages && size % kHugePage != 0)
+    return fail("guest memory of {} bytes in huge pages: it must be a multiple of {} MiB", size, kHugePage / kMiB);
+  if (options.mergeable && options.backing == Backing::kShared) return fail("shared guest memory cannot be mergeable");
+  TRY(memory->map_ram());
   const u64 pages = size / kPageSize;
   const int anonymous = MAP_PRIVATE | MAP_NORESERVE;
   TRY_ASSIGN(memory->watched_,
@@ -41,19 +53,69 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, Backing backi
   return memory;
 }
 
-Result<> GuestMemory::map_ram(u64 size, Backing backing) {
-  if (backing == Backing::kShared) {
-    TRY_ASSIGN(file_, base::create_memfd("guest-memory", size));
-    TRY_ASSIGN(mapping_, base::Mapping::map(size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file_.get(), 0,
-                                            "guest memory"));
+Result<> GuestMemory::map_ram() {
+  if (options_.backing == Backing::kPrivate) {
+    TRY(map_private());
+    return advise();
+  }
+  if (options_.huge_pages) {
+    file_ = base::UniqueFd(::memfd_create("guest-memory", MFD_CLOEXEC | MFD_HUGETLB | HUGETLB_FLAG_ENCODE_2MB));
+    if (!file_.valid()) return fail_errno("cannot create guest memory of huge pages");
+    if (::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0)
+      return fail_errno("cannot size the guest memory to {} bytes", size_);
+  } else {
+    TRY_ASSIGN(file_, base::create_memfd("guest-memory", size_));
+  }
+  // Huge pages are reserved with the mapping: later there is nobody to tell that there are none left.
+  const int reserve = options_.huge_pages ? 0 : MAP_NORESERVE;
+  auto mapping = base::Mapping::map(size_, PROT_READ | PROT_WRITE, MAP_SHARED | reserve, file_.get(), 0, "guest memory");
+  if (!mapping) return options_.huge_pages ? no_huge_pages(size_, mapping.error()) : std::unexpected(mapping.error());
+  mapping_ = std::move(*mapping);
+  host_ = mapping_.data();
+  return advise();
+}
+
+Result<> GuestMemory::map_private() {
+  if (options_.huge_pages) {
+    auto mapping = base::Mapping::map(size_, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | HUGETLB_FLAG_ENCODE_2MB, -1, 0, "guest memory");
+    if (!mapping) return no_huge_pages(size_, mapping.error());
+    mapping_ = std::move(*mapping);
     host_ = mapping_.data();
     return {};
   }
-  TRY_ASSIGN(mapping_, base::Mapping::map(size + kHugePage, PROT_READ | PROT_WRITE,
+  TRY_ASSIGN(mapping_, base::Mapping::map(size_ + kHugePage, PROT_READ | PROT_WRITE,
                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, "guest memory"));
   const u64 address = reinterpret_cast<u64>(mapping_.data());
   host_ = mapping_.data() + (base::align_up(address, kHugePage) - address);
-  ::madvise(host_, size, MADV_HUGEPAGE);  // a hint: without huge pages in the kernel all works as well
+  return {};
+}
+
+Result<> GuestMemory::advise() {
+  const bool usual = options_.advice == HugePageAdvice::kUsual;
+  // Hints: without huge pages in the kernel all works as well.
+  if (options_.advice == HugePageAdvice::kAsk || (usual && options_.backing == Backing::kPrivate))
+    ::madvise(host_, size_, MADV_HUGEPAGE);
+  if (options_.advice == HugePageAdvice::kRefuse) ::madvise(host_, size_, MADV_NOHUGEPAGE);
+  if (options_.mergeable && ::madvise(host_, size_, MADV_MERGEABLE) != 0)
+    return fail_errno("cannot make guest memory mergeable (does the host's kernel have KSM?)");
+  return {};
+}
+
+Result<> GuestMemory::release(GuestPhysical start, u64 size) {
+  if (start.value % kPageSize != 0 || size % kPageSize != 0)
+    return fail("guest memory: {} bytes at {:#x} are not whole pages", size, start.value);
+  TRY_ASSIGN(const ByteSpan bytes, slice(start, size));
+  const u64 page = options_.huge_pages ? kHugePage : kPageSize;
+  const u64 offset = static_cast<u64>(bytes.data() - host_);  // host_ is aligned to whatever the pages are
+  const u64 from = base::align_up(offset, page), to = base::align_down(offset + size, page);
+  if (from >= to) return {};
+  const bool done = options_.backing == Backing::kShared
+                        ? ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(from),
+                                      static_cast<off_t>(to - from)) == 0
+                        : ::madvise(host_ + from, to - from, MADV_DONTNEED) == 0;
+  if (!done) return fail_errno("cannot give {} bytes of guest memory at {:#x} back", to - from, start.value);
+  note_written(start + (from - offset), to - from);
   return {};
 }
 

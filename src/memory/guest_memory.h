@@ -38,18 +38,34 @@ class WriteObserver {
 // pages where the host has them, which spares a hypervisor some thousand page faults a boot; fd() is -1.
 enum class Backing { kShared, kPrivate };
 
+// Transparent huge pages: asked for, refused, or left to the host's own rule (madvise(2)). kUsual: asked for with kPrivate,
+// left alone with kShared.
+enum class HugePageAdvice { kUsual, kAsk, kRefuse, kHost };
+
+struct MemoryOptions {
+  Backing backing = Backing::kShared;
+  HugePageAdvice advice = HugePageAdvice::kUsual;
+  bool huge_pages = false;  // of the host's own pool (hugetlb), 2 MiB each, all reserved at once
+  bool mergeable = false;   // equal pages may be shared with other processes (KSM); kPrivate only
+};
+
 class GuestMemory {
  public:
   // size: bytes, at least one page, a multiple of the page size; an error names the limit otherwise.
-  static Result<std::unique_ptr<GuestMemory>> create(u64 size, Backing backing = Backing::kShared);
+  static Result<std::unique_ptr<GuestMemory>> create(u64 size, Backing backing = Backing::kShared) {
+    return create(size, MemoryOptions{.backing = backing});
+  }
+  // Errors name what the host lacks: huge pages, KSM.
+  static Result<std::unique_ptr<GuestMemory>> create(u64 size, const MemoryOptions& options);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
 
   u64 size() const { return size_; }
   int fd() const { return file_.get(); }
-  // kShared: what is written to fd() appears in the mapping at once (loaders use that to fill pages without faults).
-  Backing backing() const { return backing_; }
+  Backing backing() const { return options_.backing; }
+  // write(2) to fd() works, and what it writes appears in the mapping at once (loaders fill pages so without faults).
+  bool file_takes_writes() const { return options_.backing == Backing::kShared && !options_.huge_pages; }
   std::span<const Region> regions() const { return regions_; }
   // One past the highest RAM address.
   GuestPhysical end() const { return regions_.back().start + regions_.back().size; }
@@ -83,6 +99,11 @@ class GuestMemory {
   // tells the observer of watched pages. write() and store() do it themselves.
   void note_written(GuestPhysical start, u64 size);
 
+  // Gives whole pages back to the host: they read as zeroes from now on, and are there again with the next access. start and size:
+  // multiples of the page size, in one region; of larger host pages only those that lie inside go. The observer and the dirty log hear
+  // of it as of a write. Any thread; what others write to the range at the same time may be lost.
+  Result<> release(GuestPhysical start, u64 size);
+
   // One observer; nullptr removes it. Before and after vCPUs run.
   void set_write_observer(WriteObserver* observer) { observer_ = observer; }
   // Marks a page so that note_written() reports it. Any thread. Returns false when start is not RAM.
@@ -95,12 +116,14 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
-  Result<> map_ram(u64 size, Backing backing);
+  Result<> map_ram();
+  Result<> map_private();
+  Result<> advise();
   // Page number in the file, or ~0.
   u64 page_index(GuestPhysical address) const;
 
   u64 size_ = 0;
-  Backing backing_ = Backing::kShared;
+  MemoryOptions options_;
   base::UniqueFd file_;
   base::Mapping mapping_;
   u8* host_ = nullptr;  // RAM's start in mapping_

@@ -50,6 +50,10 @@ Result<> validate(const MachineConfig& config) {
     return fail("{} MiB of memory are more than this host's {} MiB: give less", config.memory_size / kMiB, host / kMiB);
   if (config.serial.mode == ConsoleMode::kTty && config.console.mode == ConsoleMode::kTty)
     return fail("--serial tty and --console tty both want the terminal: give it to one of them");
+  if (config.memory_mergeable && config.memory_shared.value_or(false))
+    return fail("--memory mergeable=on is for private memory: leave shared=on away");
+  if (config.balloon && config.balloon->size >= config.memory_size)
+    return fail("a balloon of {} bytes would leave nothing of {} bytes of memory", config.balloon->size, config.memory_size);
   if (config.vsock) {
     if (config.vsock->cid < 3 || config.vsock->cid >= 0xffffffff)
       return fail("vsock CID {}: guests have CIDs from 3 to 4294967294", config.vsock->cid);

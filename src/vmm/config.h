@@ -9,6 +9,7 @@
 #include "base/rate_limiter.h"
 #include "base/result.h"
 #include "hypervisor/hypervisor.h"
+#include "memory/guest_memory.h"
 #include "storage/open_disk.h"
 
 namespace smol::vmm {
@@ -74,6 +75,13 @@ struct ShareConfig {
   std::optional<u32> uid, gid;  // owner that the guest is shown for each file; unset: src/share/owner.h
 };
 
+// Memory that the guest gives back to the host.
+struct BalloonConfig {
+  u64 size = 0;  // bytes that the guest is asked to give up
+  bool deflate_on_oom = true;        // it may take them back rather than kill a process
+  bool free_page_reporting = true;   // it tells what is free, which the host then takes
+};
+
 struct VsockConfig {
   u64 cid = 3;
   std::string socket;  // '@name': abstract namespace
@@ -93,6 +101,9 @@ struct MachineConfig {
   // One memfd (on) or anonymous memory in huge pages (off). Unset: off with KVM, where huge pages spare some thousand
   // page faults a boot; on with the software CPU, which gains nothing.
   std::optional<bool> memory_shared;
+  memory::HugePageAdvice memory_thp = memory::HugePageAdvice::kUsual;
+  bool memory_hugepages = false;  // from the host's pool (hugetlb)
+  bool memory_mergeable = false;  // KSM; private memory
   std::string kernel, initramfs, cmdline;
   Tables tables = Tables::kAcpi;
   ConsoleConfig serial{.mode = ConsoleMode::kTty, .file = {}};
@@ -100,6 +111,7 @@ struct MachineConfig {
   std::vector<DiskConfig> disks;
   std::vector<NetConfig> nets;
   std::optional<VsockConfig> vsock;
+  std::optional<BalloonConfig> balloon;
   std::vector<ShareConfig> shares;
   bool share_device = false;  // there even without shares, for those that are added to the running machine
   bool rng = true;

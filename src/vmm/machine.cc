@@ -27,6 +27,7 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   TRY(machine->add_rng());
   TRY(machine->add_vsock());
   TRY(machine->add_shares());
+  TRY(machine->add_balloon());
   TRY(machine->load());
   return machine;
 }
@@ -45,8 +46,11 @@ Result<> Machine::create_vm() {
   hypervisor_ = std::move(choice.hypervisor);
   accel_ = hypervisor_->name();
   base::log_info("accelerator: {} ({})", hypervisor_->name(), choice.reason);
-  const bool shared = config_.memory_shared.value_or(hypervisor_->name() != "kvm");
-  TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, shared ? memory::Backing::kShared : memory::Backing::kPrivate));
+  const bool shared = config_.memory_shared.value_or(hypervisor_->name() != "kvm" && !config_.memory_mergeable);
+  TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, {.backing = shared ? memory::Backing::kShared : memory::Backing::kPrivate,
+                                                                         .advice = config_.memory_thp,
+                                                                         .huge_pages = config_.memory_hugepages,
+                                                                         .mergeable = config_.memory_mergeable}));
   TRY_ASSIGN(vm_, hypervisor_->create_vm({.model = config_.model, .cpu_count = config_.cpus, .deterministic = config_.deterministic},
                                          *memory_));
   u32 slot = 0;

@@ -30,6 +30,7 @@ class AcpiPm;
 class Uart16550;
 }
 namespace smol::devices::virtio {
+class Balloon;
 class Block;
 class Console;
 class P9;
@@ -95,6 +96,11 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> power_button();
   // The virtio devices, with what they have done so far. Any thread but the device loop's.
   std::vector<DeviceReport> device_reports() const;
+  // Asks the guest to give up that many bytes of its memory, rounded down to pages; it follows as it can. Less than before gives them
+  // back to it. Refused: a machine without a balloon, more than the machine has.
+  Result<> set_balloon(u64 bytes);
+  // The guest's memory less what is in the balloon now.
+  u64 memory_actual_size() const;
 
   // A sum over the vCPUs, any time, any thread.
   Stats stats() const;
@@ -114,6 +120,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> add_rng();
   Result<> add_vsock();
   Result<> add_shares();
+  Result<> add_balloon();
   Result<> load();
   // MP table always, ACPI tables when configured: gives the RSDP's address then.
   Result<std::optional<memory::GuestPhysical>> write_tables();
@@ -161,6 +168,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   std::vector<std::pair<std::string, devices::virtio::Block*>> disks_;  // with their ids
   devices::virtio::Vsock* vsock_ = nullptr;
   devices::virtio::P9* shares_ = nullptr;
+  devices::virtio::Balloon* balloon_ = nullptr;
   base::UniqueFd serial_file_;
   int serial_out_ = -1;
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread

@@ -195,13 +195,31 @@ Result<> parse_cpus(std::string_view text, MachineConfig& config) {
 }
 
 Result<> parse_memory(std::string_view text, MachineConfig& config) {
-  TRY_ASSIGN(const OptionList list, OptionList::parse("--memory", text, {"size", "shared"}));
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--memory", text, {"size", "shared", "hugepages", "thp", "mergeable"}));
   TRY_ASSIGN(config.memory_size, list.size("size", config.memory_size));
   if (list.has("shared")) {
     TRY_ASSIGN(const bool shared, list.flag("shared", true));
     config.memory_shared = shared;
   }
+  TRY_ASSIGN(config.memory_hugepages, list.flag("hugepages", false));
+  TRY_ASSIGN(config.memory_mergeable, list.flag("mergeable", false));
+  if (!list.has("thp")) return {};
+  if (list.text("thp") == "madvise") {
+    config.memory_thp = memory::HugePageAdvice::kHost;
+    return {};
+  }
+  TRY_ASSIGN(const bool thp, list.flag("thp", true));
+  config.memory_thp = thp ? memory::HugePageAdvice::kAsk : memory::HugePageAdvice::kRefuse;
   return {};
+}
+
+Result<BalloonConfig> parse_balloon(std::string_view text) {
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--balloon", text, {"size", "deflate_on_oom", "free_page_reporting"}));
+  BalloonConfig balloon;
+  TRY_ASSIGN(balloon.size, list.size("size", 0));
+  TRY_ASSIGN(balloon.deflate_on_oom, list.flag("deflate_on_oom", true));
+  TRY_ASSIGN(balloon.free_page_reporting, list.flag("free_page_reporting", true));
+  return balloon;
 }
 
 Result<> parse_rng(std::string_view text, MachineConfig& config) {

@@ -48,6 +48,7 @@ Result<VsockConfig> parse_vsock(std::string_view text);
 Result<NetConfig> parse_net(std::string_view text);
 Result<MacAddress> parse_mac(std::string_view text);
 Result<> parse_cpus(std::string_view text, MachineConfig& config);
+Result<BalloonConfig> parse_balloon(std::string_view text);
 Result<> parse_memory(std::string_view text, MachineConfig& config);
 Result<> parse_rng(std::string_view text, MachineConfig& config);
 

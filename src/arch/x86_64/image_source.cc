@@ -16,7 +16,7 @@ Result<> check_bounds(u64 offset, u64 wanted, u64 size, const std::string& name)
 constexpr u64 kWriteThroughSize = 64 * kKiB;
 
 bool write_through_pays(const memory::GuestMemory& memory, u64 size) {
-  return size >= kWriteThroughSize && memory.backing() == memory::Backing::kShared;
+  return size >= kWriteThroughSize && memory.file_takes_writes();
 }
 
 Result<> write_through(memory::GuestMemory& memory, memory::GuestPhysical start,
