@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Memory that guests give back: free page reporting, the balloon, deflating instead of running out; and memory that the host lacks."""
+import subprocess
+
+import smolvm
+import vmm_guest
+
+MIB = 1024  # of KiB
+
+
+class MemoryTest(vmm_guest.GuestTest):
+    def test_freed_memory_goes_back_to_the_host(self):
+        for options in ("1536M", "1536M,shared=off"):
+            with self.subTest(options):
+                self.freed_memory_goes_back(options)
+                subprocess.run(["rm", "-r", self.path("root")], check=True)
+
+    def freed_memory_goes_back(self, memory):
+        guest = self.start_guest("""
+mount -t tmpfs -o size=1200m none /tmp
+echo START; read go
+dd if=/dev/zero of=/tmp/x bs=1M count=1024 2>/dev/null
+echo USED; read go
+rm /tmp/x
+echo FREED; read go
+""", "--balloon", "size=0", memory=memory)
+        self.assertTrue(guest.wait_line("START"))
+        before = guest.status("VmRSS")
+        guest.say()
+        self.assertTrue(guest.wait_line("USED"))
+        used = guest.status("VmRSS")
+        self.assertGreater(used - before, 1000 * MIB)
+        guest.say()
+        self.assertTrue(guest.wait_line("FREED"))
+        wanted = used - 1024 * MIB * 9 // 10
+        returned = smolvm.wait_until(lambda: guest.status("VmRSS") < wanted, smolvm.LIMIT)
+        self.assertTrue(returned, f"{guest.status('VmRSS')} KiB resident, {used} before, {wanted} wanted")
+        guest.say()
+        self.assertEqual(guest.end()[-1], "END")
+
+    def test_the_balloon_takes_and_out_of_memory_gives(self):
+        guest = self.start_guest("""
+mount -t tmpfs -o size=100% none /tmp
+free_memory() { sed -n 's/MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo; }
+for i in $(seq 300); do [ $(free_memory) -lt 110000 ] && break; sleep 0.1; done
+[ $(free_memory) -lt 110000 ] && echo small || echo "not small: $(free_memory)"
+dd if=/dev/zero of=/tmp/x bs=1M count=150 2>/dev/null && echo written
+md5sum </tmp/x
+""", "--balloon", "size=140M", memory="256M")
+        lines = guest.end()
+        for word in ("small", "written", "END"):
+            self.assertIn(word, lines)
+        self.assertIn(self.zero_digest(150) + "  -", lines)
+
+    @staticmethod
+    def zero_digest(mebibytes):
+        out = subprocess.run(f"head -c {mebibytes}M /dev/zero | md5sum", shell=True, check=True, capture_output=True, text=True).stdout
+        return out.split()[0]
+
+    def test_memory_that_the_host_lacks(self):
+        image = self.initramfs("")
+        for option, words in (("size=1T", ("this host's",)), ("size=513M,hugepages=on", ("multiple of 2 MiB",)),
+                              ("size=64M,mergeable=on,shared=on", ("mergeable",)), ("size=64M,thp=perhaps", ("thp=perhaps",)),
+                              ("size=64M,hugepages=maybe", ("hugepages=maybe",))):
+            self.refused(self.vmm_command(image, "--memory", option), *words)
+        with open("/proc/meminfo", encoding="ascii") as file:
+            if "HugePages_Free:        0\n" in file.read():
+                self.refused(self.vmm_command(image, "--memory", "size=64M,hugepages=on"), "needs 32 huge pages of 2 MiB, the host has 0 free")
+        self.refused(self.vmm_command(image, "--balloon", "size=1G"), "would leave nothing")
+        self.refused(self.vmm_command(image, "--balloon", "size=0,statistics=on"), "statistics")
+
+    def refused(self, command, *words):
+        # The last of two --memory options stands.
+        first = command.index("--memory")
+        if command.count("--memory") == 2:
+            del command[first:first + 2]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=self.env, timeout=smolvm.LIMIT, check=False)
+        text = done.stderr.decode()
+        self.assertNotEqual(done.returncode, 0)
+        self.assertTrue(text.startswith("Error: "), text)
+        for word in words:
+            self.assertIn(word, text)
+
+
+if __name__ == "__main__":
+    smolvm.main()
