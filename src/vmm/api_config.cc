@@ -202,6 +202,10 @@ Result<MachineConfig> machine_config(const api::VmConfig& config, const MachineC
   if (config.vsock) {
     TRY_ASSIGN(out.vsock, vsock_config(*config.vsock));
   }
+  if (config.balloon)
+    out.balloon = {.size = config.balloon->size,
+                   .deflate_on_oom = config.balloon->deflate_on_oom,
+                   .free_page_reporting = config.balloon->free_page_reporting};
   // getrandom(2) is the same source without a descriptor.
   if (config.rng && config.rng->src != "/dev/urandom") out.rng_source = config.rng->src;
   out.share_device = config.shares.has_value();

@@ -75,6 +75,10 @@ api::VmConfig api_config(const MachineConfig& config) {
   out.memory = api::MemoryConfig{};
   out.memory->size = config.memory_size;
   out.memory->shared = config.memory_shared;
+  out.memory->hugepages = config.memory_hugepages;
+  out.memory->mergeable = config.memory_mergeable;
+  if (config.memory_thp == memory::HugePageAdvice::kAsk) out.memory->thp = true;
+  if (config.memory_thp == memory::HugePageAdvice::kRefuse) out.memory->thp = false;
   out.payload = {.kernel = if_any(config.kernel),
                  .cmdline = if_any(config.cmdline),
                  .initramfs = if_any(config.initramfs)};
@@ -82,6 +86,10 @@ api::VmConfig api_config(const MachineConfig& config) {
   for (const NetConfig& net : config.nets) out.net.push_back(shown(net));
   if (config.rng)
     out.rng = api::RngConfig{.src = config.rng_source.empty() ? "/dev/urandom" : config.rng_source};
+  if (config.balloon)
+    out.balloon = api::BalloonConfig{.size = config.balloon->size,
+                                     .deflate_on_oom = config.balloon->deflate_on_oom,
+                                     .free_page_reporting = config.balloon->free_page_reporting};
   out.serial = shown(config.serial);
   out.console = shown(config.console);
   if (config.vsock)

@@ -89,7 +89,8 @@ Controller::Outcome Controller::execute(api::VmGetInfo&) {
   api::VmInfo info;
   info.config = shown_;
   info.state = state_;
-  info.memory_actual_size = config_->memory_size;
+  info.memory_actual_size =
+      machine_ != nullptr ? machine_->memory_actual_size() : config_->memory_size;
   if (machine_ != nullptr)
     for (const DeviceReport& device : machine_->device_reports())
       info.device_tree[device.id] = {device.id, device.kind};
@@ -214,8 +215,12 @@ Controller::Outcome Controller::execute(api::VmResize& request) {
                   "vm.resize: the machine has {} bytes of memory; that cannot be changed while it "
                   "runs (a balloon can: desired_balloon)",
                   config_->memory_size);
-  if (request.desired_balloon)
-    return refuse(ErrorKind::kBadRequest, "vm.resize: the machine has no balloon");
+  if (!request.desired_balloon) return done();
+  if (const auto set = machine_->set_balloon(*request.desired_balloon); !set)
+    return failed(ErrorKind::kBadRequest, Error("vm.resize").because_of(set.error()));
+  config_->balloon->size = *request.desired_balloon;
+  if (!shown_.balloon) shown_.balloon.emplace();
+  shown_.balloon->size = *request.desired_balloon;
   return done();
 }
 
