@@ -12,8 +12,10 @@ namespace smol::net::user {
 namespace {
 
 constexpr std::size_t kTcpHeader = 20;
-constexpr u32 kDiscardBytes = 32 * kKiB;  // acknowledged bytes to leave in the socket, at most
+// What small answers leave in the socket, at most: so most requests cost no system call for it.
+constexpr u32 kDiscardBytes = 4 * kKiB;
 constexpr u8 kDiscardAcks = 8;
+constexpr u32 kLarge = 2048;
 
 bool after(u32 a, u32 b) { return static_cast<i32>(a - b) > 0; }
 
@@ -252,6 +254,7 @@ void TcpTable::commit_data(TcpFlow& flow, std::span<const iovec> frame, std::siz
   context_.link.commit(static_cast<u32>(header + bytes), offload);
   note_told(flow);
   if (flow.unacked == flow.next) flow.heard_at_send = context_.link.heard;
+  if (bytes > kLarge) flow.large = true;
   flow.next += bytes;
   if (after(flow.next, flow.sent_end)) flow.sent_end = flow.next;
   if (flow.deadline == 0) arm(flow, retry_ms);
@@ -285,12 +288,16 @@ void TcpTable::discard_acked(TcpFlow& flow, bool all) {
   if (flow.fin_acked()) --end;
   if (!after(end, flow.base)) return;
   const u32 bytes = end - flow.base;
-  if (!all && bytes < kDiscardBytes && flow.small_acks < kDiscardAcks) return;
+  // What was read in large pieces goes at once: a few bytes left of a large buffer keep it whole in
+  // the host's count, and the host's window may stay shut over them.
+  const bool small = !flow.large && bytes < kDiscardBytes;
+  if (!all && small && flow.small_acks < kDiscardAcks) return;
   // With MSG_TRUNC TCP drops bytes without copying them (tcp(7)).
   const ssize_t count = ::recv(flow.socket.get(), nullptr, bytes, MSG_TRUNC | MSG_DONTWAIT);
   if (count <= 0) return;
   flow.small_acks = 0;
   flow.base += static_cast<u32>(count);
+  if (flow.base == flow.next) flow.large = false;
   if (flow.peek_offset != TcpFlow::kNoPeekOffset)
     flow.peek_offset -= std::min(flow.peek_offset, static_cast<u32>(count));
 }
