@@ -83,6 +83,8 @@ Result<> Conversation::send_bytes(ConstByteSpan bytes) {
       bytes = bytes.subspan(static_cast<std::size_t>(put));
     } else if (errno == EAGAIN) {
       TRY(wait(POLLOUT));
+    } else if (errno == EPIPE || errno == ECONNRESET) {
+      return {};  // why it takes no more is what it said last, which next() reads
     } else if (errno != EINTR) {
       return fail_errno("the machine's agent takes no more");
     }

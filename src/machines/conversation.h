@@ -24,6 +24,7 @@ class Conversation {
   Conversation(base::UniqueFd fd, u64 patience_ns, Reading reading = Reading::kAhead)
       : fd_(std::move(fd)), patience_ns_(patience_ns), reading_(reading) {}
 
+  // A guest that has closed is no Error here: next() gives its last words first.
   Result<> send(u16 type, ConstByteSpan payload);
   Result<> send_bytes(ConstByteSpan bytes);
   // Waits for the next frame; payload valid until the next call. The first one must be HELLO, which

@@ -96,6 +96,10 @@ Result<bool> send_listening(Conversation& agent, ConstByteSpan bytes, CopyResult
       bytes = bytes.subspan(static_cast<std::size_t>(put));
     } else if (errno == EAGAIN) {
       TRY(agent.wait(POLLIN | POLLOUT));
+    } else if (errno == EPIPE || errno == ECONNRESET) {
+      TRY_ASSIGN(frame, agent.next());  // its last words
+      TRY_ASSIGN(const bool over, take_answer(frame, result));
+      if (over) return true;
     } else if (errno != EINTR) {
       return fail_errno("the machine's agent takes no more");
     }
