@@ -18,8 +18,9 @@ Result<> Machine::add_disks() {
                                                            .num_queues = static_cast<u16>(config.num_queues),
                                                            .queue_size = static_cast<u16>(config.queue_size),
                                                            .rate_limit = config.rate_limit}));
-    disks_.emplace_back(config.id.empty() ? fmt::format("_disk{}", disks_.size()) : config.id, block.get());
-    TRY(add_virtio(std::move(block)));
+    const std::string id = config.id.empty() ? fmt::format("_disk{}", disks_.size()) : config.id;
+    disks_.emplace_back(id, block.get());
+    TRY(add_virtio(std::move(block), id));
   }
   return {};
 }

@@ -61,8 +61,16 @@ api::NetConfig shown(const NetConfig& net) {
 
 api::DiskConfig shown(const DiskConfig& disk) {
   api::DiskConfig out;
+  out.id = if_any(disk.id);
   out.path = disk.path;
   out.readonly = disk.read_only;
+  out.direct = disk.direct;
+  out.backing_files = disk.backing_files;
+  out.num_queues = disk.num_queues;
+  out.queue_size = disk.queue_size;
+  if (disk.image_type != storage::ImageType::kAuto)
+    out.image_type = disk.image_type == storage::ImageType::kRaw ? "Raw" : "Qcow2";
+  out.rate_limiter_config = shown(disk.rate_limit);
   out.serial = if_any(disk.serial);
   return out;
 }
