@@ -99,6 +99,8 @@ class Controller {
   Outcome execute(api::VmRemoveDevice& request);
   Outcome execute(api::NotSupported& request);
   Outcome remove_from_config(const std::string& id);
+  // Its place among the disks.
+  std::optional<std::size_t> find_disk(const std::string& id) const;
 
   api::Outcome<> need_created(std::string_view call) const;
   api::Outcome<> need_state(std::string_view call,

@@ -226,7 +226,16 @@ Controller::Outcome Controller::execute(api::VmResize& request) {
 
 Controller::Outcome Controller::execute(api::VmResizeDisk& request) {
   TRY(need_state("vm.resize-disk", {VmState::kRunning, VmState::kPaused}));
-  return refuse(ErrorKind::kBadRequest, "vm.resize-disk is not supported yet");
+  if (!find_disk(request.id))
+    return refuse(ErrorKind::kNotFound, "vm.resize-disk: there is no disk {}", request.id);
+  const auto resized = machine_->resize_disk(request.id, request.desired_size);
+  // With an errno it is the host's (a full disk), without one the request's (smaller, not whole
+  // sectors).
+  if (!resized)
+    return failed(
+        resized.error().error_number() != 0 ? ErrorKind::kInternal : ErrorKind::kBadRequest,
+        Error("vm.resize-disk").because_of(resized.error()));
+  return done();
 }
 
 Controller::Outcome Controller::execute(api::VmAddDisk& request) {
@@ -313,9 +322,13 @@ Controller::Outcome Controller::execute(api::VmRemoveDevice& request) {
   return remove_from_config(request.id);
 }
 
+std::optional<std::size_t> Controller::find_disk(const std::string& id) const {
+  return find_id(shown_.disks, "_disk", id,
+                 [](const api::DiskConfig& one) { return one.id.value_or(""); });
+}
+
 Controller::Outcome Controller::remove_from_config(const std::string& id) {
-  const auto disk = find_id(shown_.disks, "_disk", id,
-                            [](const api::DiskConfig& one) { return one.id.value_or(""); });
+  const auto disk = find_disk(id);
   const auto net = find_id(shown_.net, "_net", id,
                            [](const api::NetConfig& one) { return one.id.value_or(""); });
   const bool vsock =
