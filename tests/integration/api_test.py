@@ -261,7 +261,19 @@ class DeviceTest(ApiTest):
         self.ok(api.put("vm.resize", {"desired_vcpus": 1, "desired_ram": 8 << 20}))
         self.refused(api.put("vm.resize", {"desired_vcpus": 2}), 400, "CPUs")
         self.refused(api.put("vm.resize", {"desired_ram": 16 << 20}), 400, "memory")
-        self.refused(api.put("vm.resize", {"desired_balloon": 1 << 20}), 400, "no balloon")
+        self.refused(api.put("vm.resize", {"desired_balloon": 1 << 20}), 400, "balloon")
+
+    def test_the_balloon_takes_memory(self):
+        api = self.serve()
+        self.ok(api.put("vm.create", self.linux("rdinit=/bin/sleep -- 1000", balloon={"size": 0, "free_page_reporting": True})))
+        self.ok(api.put("vm.boot"))
+        self.wait_for_text("console", b"Run /bin/sleep")
+        self.assertEqual(api.get("vm.info")[1]["memory_actual_size"], 128 << 20)
+        self.ok(api.put("vm.resize", {"desired_balloon": 16 << 20}))
+        self.assertTrue(smolvm.wait_until(lambda: api.get("vm.info")[1]["memory_actual_size"] == 112 << 20, smolvm.LIMIT))
+        self.assertEqual(api.get("vm.info")[1]["config"]["balloon"]["size"], 16 << 20)
+        self.ok(api.put("vm.resize", {"desired_balloon": 0}))
+        self.assertTrue(smolvm.wait_until(lambda: api.get("vm.info")[1]["memory_actual_size"] == 128 << 20, smolvm.LIMIT))
 
     def put_with_fds(self, call, body, fds):
         data = json.dumps(body).encode()
