@@ -29,11 +29,11 @@
 namespace smol::devices::virtio {
 
 struct NetOptions {
-  Mac mac{};                           // unicast
-  u16 mtu = 0;                         // 0: not told to the guest
-  u16 queue_pairs = 1;                 // 1..32
-  u16 queue_size = 256;                // a power of two
-  base::RateLimiterConfig rate_limit;  // applied to each direction by itself
+  Mac mac{};                             // unicast
+  u16 mtu = 0;                           // 0: not told to the guest
+  u16 queue_pairs = 1;                   // 1..32
+  u16 queue_size = 256;                  // a power of two
+  base::RateLimiterConfig rate_limit{};  // applied to each direction by itself
 };
 
 class Net final : public VirtioDevice, private net::FrameSink {
@@ -51,6 +51,8 @@ class Net final : public VirtioDevice, private net::FrameSink {
   // Asks the driver to tell the network where it is now (5.1.6.5.4), after the machine moved or
   // woke up.
   void announce();
+
+  std::mutex& mutex() override { return VirtioDevice::mutex(); }
 
   std::string_view name() const override { return "virtio-net"; }
   u32 device_id() const override { return 1; }
@@ -94,7 +96,6 @@ class Net final : public VirtioDevice, private net::FrameSink {
   void transmit_again() override;
   u16 transmit_pair() const override { return transmit_pair_; }
   void steer(u16 pair) override { steered_ = pair; }
-  std::mutex& mutex() override { return VirtioDevice::mutex(); }
 
   Pair& receive_pair() { return pairs_[steered_ < active_pairs_ ? steered_ : 0]; }
   bool receive_allowed();

@@ -103,8 +103,9 @@ inline void fuzz_step(VirtioDevice& device, FakeHost& host, FuzzInput& input, u1
       break;
     case 8: {
       host.reset();
-      host.activate((device.features() | kFeatureEventIndex | kFeatureIndirectDescriptors) &
-                    input.take<u64>());
+      const u64 wanted = (device.features() | kFeatureEventIndex | kFeatureIndirectDescriptors) &
+                         input.take<u64>();
+      host.activate(device.accept_features(wanted) ? wanted : 0);
       break;
     }
     case 9: {
