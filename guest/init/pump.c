@@ -23,15 +23,17 @@ int64_t now_ms(void) {
 }
 
 unsigned long long count_oom_kills(void) {
-  FILE* file = fopen("/proc/vmstat", "re");
-  if (file == NULL) return 0;
-  char line[128];
-  unsigned long long count = 0;
-  while (fgets(line, sizeof line, file) != NULL) {
-    if (strncmp(line, "oom_kill ", 9) == 0) count = strtoull(line + 9, NULL, 10);
-  }
-  fclose(file);
-  return count;
+  static char text[16384];
+  int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  size_t used = 0;
+  ssize_t size;
+  while (used < sizeof text - 1 && (size = read(fd, text + used, sizeof text - 1 - used)) > 0)
+    used += (size_t)size;
+  close(fd);
+  text[used] = '\0';
+  const char* line = strstr(text, "\noom_kill ");
+  return line != NULL ? strtoull(line + 10, NULL, 10) : 0;
 }
 
 /* --- From the host ------------------------------------------------------------------------------

@@ -199,6 +199,30 @@ class MachineTest(Cases, unittest.TestCase):
         self.up(p.setup(p.DISK, "/dev/vda", "ext4", "/srv/data", flags=1), ["--disk", f"path={disk},readonly=on"])
         self.assertEqual(self.sh("cat /srv/data/file; touch /srv/data/new 2>/dev/null || echo closed"), "x\nclosed\n")
 
+    def test_shares_at_their_places(self):
+        for name in ("site", "data"):
+            os.mkdir(os.path.join(self.folder, name))
+        with open(os.path.join(self.folder, "site", "index"), "w", encoding="utf-8") as file:
+            file.write("hello")
+        shares = [f"tag={name},path={os.path.join(self.folder, name)}" for name in ("site", "data")]
+        self.up(p.setup(p.MOUNT, "site", "/srv/site", flags=1) + p.setup(p.MOUNT, "data", "/data"),
+                [word for share in shares for word in ("--share", share)])
+        self.assertEqual(self.sh("cat /srv/site/index; touch /srv/site/new 2>/dev/null || echo closed; echo kept >/data/file"),
+                         "helloclosed\n")
+        with open(os.path.join(self.folder, "data", "file"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), "kept\n")
+        # Taken away and put elsewhere while it runs; not while somebody stands in it.
+        busy = self.agent.start(["sh", "-c", "cd /data; echo $$; exec sleep 1000"])
+        pid = int(busy.wait_for(p.STDOUT))
+        self.assertIn("/data", self.agent.setup(p.UNMOUNT, "/data")[2])
+        busy.close()
+        self.sh(f"while kill -0 {pid} 2>/dev/null; do sleep 0.05; done")
+        self.assertEqual(self.agent.setup(p.UNMOUNT, "/data"), (0, 0, ""))
+        self.assertEqual(self.sh("ls /data"), "")
+        self.assertEqual(self.agent.setup(p.MOUNT, "data", "/mnt/new place/data"), (0, 0, ""))
+        self.assertEqual(self.sh("cat '/mnt/new place/data/file'"), "kept\n")
+        self.assertIn("none", self.agent.setup(p.MOUNT, "none", "/none")[2])
+
     def test_the_time_is_set(self):
         self.up(p.setup(p.TIME, "1000000000000000000"))
         self.assertEqual(self.sh("date +%s | cut -c1-8"), "10000000\n")
