@@ -33,16 +33,11 @@ void describe(Archive& a, Ping& c) {
 
 template <>
 struct Names<VmState> {
-  static constexpr std::pair<VmState, const char*> kNames[] = {{VmState::kCreated, "Created"},
-                                                               {VmState::kRunning, "Running"},
-                                                               {VmState::kPaused, "Paused"},
-                                                               {VmState::kShutdown, "Shutdown"}};
+  static constexpr const char* kNames[] = {"Created", "Running", "Paused", "Shutdown"};
 };
 
 std::string_view name_of(VmState state) {
-  for (const auto& [known, name] : Names<VmState>::kNames)
-    if (known == state) return name;
-  return "?";
+  return Names<VmState>::kNames[static_cast<std::size_t>(state)];
 }
 
 template <class Archive>
@@ -53,12 +48,11 @@ void describe(Archive& a, DeviceNode& c) {
 
 namespace {
 
-Json info_json(const VmInfo& info) {
-  Writer writer;
-  return Json{{"config", write_config(info.config)},
-              {"state", writer.write(info.state)},
-              {"memory_actual_size", info.memory_actual_size},
-              {"device_tree", writer.write(info.device_tree)}};
+// VmInfo's config is described in another unit, so it is put together by hand.
+std::string info_json(const VmInfo& info) {
+  return fmt::format("{{\"config\":{},\"state\":{},\"memory_actual_size\":{},\"device_tree\":{}}}",
+                     to_json(info.config), text_of(info.state), info.memory_actual_size,
+                     text_of(info.device_tree));
 }
 
 constexpr std::string_view kPrefix = "/api/v1/";
@@ -173,20 +167,18 @@ Outcome<VmConfig> parse_vm_config(std::string_view text) {
   return std::move(*parsed);
 }
 
-std::string to_json(const VmConfig& config) { return dump(write_config(config)); }
-
-std::string to_json(const ApiError& error) { return dump(Json(error.chain)); }
+std::string to_json(const ApiError& error) { return text_of(error.chain); }
 
 std::string to_json(const Answer& answer) {
-  if (const auto* ping = std::get_if<Ping>(&answer)) return dump(Writer().write(*ping));
-  if (const auto* info = std::get_if<VmInfo>(&answer)) return dump(info_json(*info));
-  if (const auto* counters = std::get_if<Counters>(&answer)) return dump(Json(*counters));
+  if (const auto* ping = std::get_if<Ping>(&answer)) return text_of(*ping);
+  if (const auto* info = std::get_if<VmInfo>(&answer)) return info_json(*info);
+  if (const auto* counters = std::get_if<Counters>(&answer)) return text_of(*counters);
   return {};
 }
 
-std::string to_json(const VmResize& request) { return dump(Writer().write(request)); }
-std::string to_json(const VmResizeDisk& request) { return dump(Writer().write(request)); }
-std::string to_json(const VmRemoveDevice& request) { return dump(Writer().write(request)); }
+std::string to_json(const VmResize& request) { return text_of(request); }
+std::string to_json(const VmResizeDisk& request) { return text_of(request); }
+std::string to_json(const VmRemoveDevice& request) { return text_of(request); }
 
 // --- The client's side ---
 
@@ -202,7 +194,7 @@ Result<VmInfo> parse_vm_info(std::string_view text) {
   if (!json) return broken(json.error());
   if (!json->is_object()) return broken(Error("not an object"));
   VmInfo info;
-  Reader reader("");
+  Reader reader;
   const auto take = [&](const char* name, auto read) {
     const auto found = json->find(name);
     if (found == json->end())
@@ -214,7 +206,7 @@ Result<VmInfo> parse_vm_info(std::string_view text) {
   take("memory_actual_size",
        [&](const Json& value) { reader.read(value, info.memory_actual_size); });
   take("device_tree", [&](const Json& value) { reader.read(value, info.device_tree); });
-  if (reader.problem()) return broken(Error(*reader.problem()));
+  TRY(judge(reader, "cannot read the answer of vm.info"));
   return info;
 }
 

@@ -29,6 +29,9 @@ std::string to_json(const VmResize& request);
 std::string to_json(const VmResizeDisk& request);
 std::string to_json(const VmRemoveDevice& request);
 
+// A string as JSON; bytes that are no UTF-8 are replaced.
+std::string quote(std::string_view text);
+
 // The client's side: what a monitor answered.
 Result<Ping> parse_ping(std::string_view text);
 Result<VmInfo> parse_vm_info(std::string_view text);

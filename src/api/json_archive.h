@@ -1,11 +1,12 @@
-// One description of a structure's members, read both ways: `describe(archive, value)` names each
-// member once, and the Reader checks and takes it out of JSON, the Writer puts it in. Only json*.cc
-// include this (nlohmann-json costs seconds a unit).
+// One description of a structure's members, used both ways: `describe(archive, value)` names each
+// member once, and the Reader checks and takes it out of JSON, the Writer puts it into text. Only
+// json*.cc include this (nlohmann-json costs seconds a unit).
 //
-// The Reader keeps the first thing that is wrong, with its path, and goes on doing nothing.
+// The Reader keeps the first thing that is wrong, with its path, and goes on doing nothing. What
+// does not depend on a type is in json_archive.cc: there are some twenty structures, each read and
+// written by code of its own.
 #pragma once
 
-#include <algorithm>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -22,7 +23,8 @@ using Json = nlohmann::json;
 
 enum class Need { kOptional, kRequired };
 
-// An enumeration's names; specialize with `static constexpr std::pair<E, const char*> kNames[]`.
+// An enumeration's names: specialize with `static constexpr const char* kNames[]`, one for each
+// enumerator, in order from 0.
 template <class E>
 struct Names;
 
@@ -39,203 +41,163 @@ struct IsMap : std::false_type {};
 template <class T>
 struct IsMap<std::map<std::string, T>> : std::true_type {};
 
-// Collects the members' names.
-struct Lister {
-  std::vector<std::string> names;
-  template <class M>
-  void member(const char* name, M&, Need = Need::kOptional) {
-    names.push_back(name);
-  }
-  void neutral(const char* name, const Json&) { names.push_back(name); }
-};
-
 class Reader {
  public:
-  explicit Reader(std::string path) : path_(std::move(path)) {}
   const std::optional<std::string>& problem() const { return problem_; }
 
   template <class T>
   void read(const Json& json, T& out) {
     if (problem_) return;
     if constexpr (std::is_same_v<T, bool>) {
-      if (!json.is_boolean()) return wrong(json, "true or false");
-      out = json.get<bool>();
+      out = read_bool(json);
     } else if constexpr (std::is_same_v<T, i64>) {
-      if (!json.is_number_integer()) return wrong(json, "a whole number");
-      out = json.get<i64>();
+      out = read_signed(json);
     } else if constexpr (std::is_integral_v<T>) {
-      if (!json.is_number_unsigned()) return wrong(json, "a whole number that is not negative");
-      const u64 value = json.get<u64>();
-      if (value > std::numeric_limits<T>::max())
-        return complain(fmt::format("{} is larger than {}", value, std::numeric_limits<T>::max()));
-      out = static_cast<T>(value);
+      out = static_cast<T>(read_unsigned(json, std::numeric_limits<T>::max()));
     } else if constexpr (std::is_same_v<T, std::string>) {
-      if (!json.is_string()) return wrong(json, "a string");
-      out = json.get_ref<const std::string&>();
-      // Texts become paths, names and command lines, all of which end at a NUL.
-      if (out.find('\0') != std::string::npos) complain("a NUL character is in it");
+      read_text(json, out);
     } else if constexpr (std::is_enum_v<T>) {
-      read_enum(json, out);
+      out = static_cast<T>(read_name(json, Names<T>::kNames, std::size(Names<T>::kNames)));
     } else if constexpr (IsOptional<T>::value) {
-      if (json.is_null()) return;
-      read(json, out.emplace());
+      if (!json.is_null()) read(json, out.emplace());
     } else if constexpr (IsVector<T>::value) {
       read_vector(json, out);
     } else if constexpr (IsMap<T>::value) {
       read_map(json, out);
     } else {
-      read_object(json, out);
+      const Object outer = enter(json);
+      if (!problem_) describe(*this, out);
+      leave(json, outer);
     }
   }
 
   // --- For describe() ---
   template <class T>
   void member(const char* name, T& out, Need need = Need::kOptional) {
-    if (problem_) return;
-    const auto found = object_->find(name);
-    if (found == object_->end()) {
-      if (need == Need::kRequired) complain(fmt::format("the member \"{}\" is missing", name));
-      return;
-    }
-    ++known_;
-    // null stands for "not given", as serializers of optional members write it.
-    if (found->is_null() && need == Need::kOptional) return;
-    descend(fmt::format(".{}", name), [&] { read(*found, out); });
+    const Json* const found = take(name, need);
+    if (found == nullptr) return;
+    const std::size_t length = push(name);
+    read(*found, out);
+    pop(length);
   }
-  // A member that the API has and this monitor does not: taken when it is null or the neutral
-  // value.
-  void neutral(const char* name, const Json& value) {
-    if (problem_) return;
-    const auto found = object_->find(name);
-    if (found == object_->end()) return;
-    ++known_;
-    if (found->is_null() || *found == value || (found->is_array() && found->empty())) return;
-    descend(fmt::format(".{}", name), [&] { complain("this is not supported by this monitor"); });
-  }
-  void complain(std::string_view what) {
-    if (!problem_)
-      problem_ = path_.empty() ? std::string(what) : fmt::format("{}: {}", path_, what);
-  }
+  // A member that the API has and this monitor does not: taken when it is null, empty, or has the
+  // neutral value, given as JSON.
+  void neutral(const char* name, const char* value);
+  void complain(std::string_view what);
 
  private:
-  void wrong(const Json& json, const char* wanted) {
-    complain(fmt::format("{} is needed, this is of type {}", wanted, json.type_name()));
-  }
-  template <class F>
-  void descend(const std::string& step, F body) {
-    const std::size_t length = path_.size();
-    path_ += path_.empty() && step.starts_with('.') ? step.substr(1) : step;
-    body();
-    path_.resize(length);
-  }
-  template <class T>
-  void read_enum(const Json& json, T& out) {
-    if (!json.is_string()) return wrong(json, "a string");
-    std::string known;
-    for (const auto& [value, name] : Names<T>::kNames) {
-      if (json.get_ref<const std::string&>() == name) {
-        out = value;
-        return;
-      }
-      known += (known.empty() ? "" : ", ") + std::string(name);
-    }
-    complain(fmt::format("\"{}\" is not supported ({} are)",
-                         printable(json.get_ref<const std::string&>()), known));
-  }
+  struct Object {
+    const Json* json = nullptr;
+    std::vector<const char*> known;  // members that were asked for
+  };
+
+  Object enter(const Json& json);
+  // Complains about members that nobody asked for.
+  void leave(const Json& json, const Object& outer);
+  const Json* take(const char* name, Need need);
+  std::size_t push(std::string_view name);
+  std::size_t push(std::size_t index);
+  void pop(std::size_t length) { path_.resize(length); }
+  void wrong(const Json& json, const char* wanted);
+  bool read_bool(const Json& json);
+  i64 read_signed(const Json& json);
+  u64 read_unsigned(const Json& json, u64 most);
+  void read_text(const Json& json, std::string& out);
+  std::size_t read_name(const Json& json, const char* const* names, std::size_t count);
+
   template <class T>
   void read_vector(const Json& json, std::vector<T>& out) {
     if (!json.is_array()) return wrong(json, "an array");
     out.clear();
-    for (std::size_t i = 0; i < json.size() && !problem_; ++i)
-      descend(fmt::format("[{}]", i), [&] { read(json[i], out.emplace_back()); });
+    for (std::size_t i = 0; i < json.size() && !problem_; ++i) {
+      const std::size_t length = push(i);
+      read(json[i], out.emplace_back());
+      pop(length);
+    }
   }
   template <class T>
   void read_map(const Json& json, std::map<std::string, T>& out) {
     if (!json.is_object()) return wrong(json, "an object");
-    for (auto it = json.begin(); it != json.end() && !problem_; ++it)
-      descend("." + printable(it.key()), [&] { read(it.value(), out[it.key()]); });
-  }
-  template <class T>
-  void read_object(const Json& json, T& out) {
-    if (!json.is_object()) return wrong(json, "an object");
-    const Json* const outer = std::exchange(object_, &json);
-    const std::size_t outer_known = std::exchange(known_, 0);
-    describe(*this, out);
-    if (!problem_ && known_ != json.size()) complain_unknown<T>(json);
-    object_ = outer;
-    known_ = outer_known;
-  }
-  // Only on the way to a refusal: which member is it?
-  template <class T>
-  void complain_unknown(const Json& json) {
-    Lister lister;
-    T empty{};
-    describe(lister, empty);
-    for (auto it = json.begin(); it != json.end(); ++it)
-      if (std::find(lister.names.begin(), lister.names.end(), it.key()) == lister.names.end())
-        return descend("." + printable(it.key()), [&] { complain("there is no such member"); });
-  }
-  static std::string printable(std::string_view text) {
-    std::string out;
-    for (const char c : text.substr(0, 64)) out += c >= ' ' && c <= '~' ? c : '?';
-    return out;
+    for (auto it = json.begin(); it != json.end() && !problem_; ++it) {
+      const std::size_t length = push(it.key());
+      read(it.value(), out[it.key()]);
+      pop(length);
+    }
   }
 
   std::string path_;
   std::optional<std::string> problem_;
-  const Json* object_ = nullptr;
-  std::size_t known_ = 0;
+  Object object_;
 };
 
+// Members that are unset or empty are left out, unless they are needed.
 class Writer {
  public:
+  std::string take() { return std::move(out_); }
+
   template <class T>
-  Json write(const T& value) {
-    if constexpr (std::is_enum_v<T>) {
-      for (const auto& [known, name] : Names<T>::kNames)
-        if (known == value) return name;
-      return nullptr;
+  void write(const T& value) {
+    if constexpr (std::is_same_v<T, bool>) {
+      out_ += value ? "true" : "false";
+    } else if constexpr (std::is_same_v<T, i64>) {
+      write_signed(value);
+    } else if constexpr (std::is_integral_v<T>) {
+      write_unsigned(value);
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      write_text(value);
+    } else if constexpr (std::is_enum_v<T>) {
+      write_text(Names<T>::kNames[static_cast<std::size_t>(value)]);
     } else if constexpr (IsOptional<T>::value) {
-      return value ? write(*value) : Json(nullptr);
+      write(*value);  // member() leaves out unset ones
     } else if constexpr (IsVector<T>::value) {
-      Json out = Json::array();
-      for (const auto& element : value) out.push_back(write(element));
-      return out;
+      out_ += '[';
+      for (const auto& element : value) {
+        separate();
+        write(element);
+      }
+      out_ += ']';
     } else if constexpr (IsMap<T>::value) {
-      Json out = Json::object();
-      for (const auto& [name, element] : value) out[name] = write(element);
-      return out;
-    } else if constexpr (std::is_class_v<T> && !std::is_same_v<T, std::string>) {
-      Json out = Json::object();
-      Json* const outer = std::exchange(object_, &out);
-      describe(*this, const_cast<T&>(value));  // members are only read
-      object_ = outer;
-      return out;
+      out_ += '{';
+      for (const auto& [name, element] : value) {
+        write_name(name);
+        write(element);
+      }
+      out_ += '}';
     } else {
-      return value;
+      out_ += '{';
+      describe(*this, const_cast<T&>(value));  // members are only read
+      out_ += '}';
     }
   }
   // --- For describe() ---
   template <class T>
   void member(const char* name, T& value, Need need = Need::kOptional) {
     if constexpr (IsOptional<T>::value) {
-      if (!value) return;  // left out rather than null
+      if (!value) return;
     }
     if constexpr (IsVector<T>::value) {
       if (value.empty() && need == Need::kOptional) return;
     }
-    (*object_)[name] = write(value);
+    write_name(name);
+    write(value);
   }
-  void neutral(const char*, const Json&) {}
+  void neutral(const char*, const char*) {}
 
  private:
-  Json* object_ = nullptr;
+  // A comma, unless the last thing was an opening bracket.
+  void separate();
+  void write_name(std::string_view name);
+  void write_text(std::string_view text);
+  void write_unsigned(u64 value);
+  void write_signed(i64 value);
+
+  std::string out_;
 };
 
 // Strictly parsed text: one value, no members twice, within kMaxBody and kMaxDepth.
 Result<Json> parse_json(std::string_view text);
-// Never fails: bytes that are no UTF-8 are replaced.
-std::string dump(const Json& json);
+// As it is, when nothing is wrong; else an Error whose sentence begins with what.
+Result<> judge(const Reader& reader, std::string_view what);
 
 // text -> T, whole: `what` opens the error's sentence.
 template <class T>
@@ -243,10 +205,17 @@ Result<T> parse_as(std::string_view text, std::string_view what) {
   auto json = parse_json(text);
   if (!json) return wrap(json.error(), "{}", what);
   T out{};
-  Reader reader("");
+  Reader reader;
   reader.read(*json, out);
-  if (reader.problem()) return wrap(Error(*reader.problem()), "{}", what);
+  TRY(judge(reader, what));
   return out;
+}
+
+template <class T>
+std::string text_of(const T& value) {
+  Writer writer;
+  writer.write(value);
+  return writer.take();
 }
 
 }  // namespace smol::api

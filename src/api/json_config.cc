@@ -9,12 +9,12 @@ template <class Archive>
 void describe(Archive& a, CpusConfig& c) {
   a.member("boot_vcpus", c.boot_vcpus, Need::kRequired);
   a.member("max_vcpus", c.max_vcpus, Need::kRequired);
-  a.neutral("topology", nullptr);
-  a.neutral("affinity", nullptr);
-  a.neutral("kvm_hyperv", false);
-  a.neutral("max_phys_bits", 46);
-  a.neutral("features", Json::object({{"amx", false}}));
-  a.neutral("nested", true);
+  a.neutral("topology", "null");
+  a.neutral("affinity", "null");
+  a.neutral("kvm_hyperv", "false");
+  a.neutral("max_phys_bits", "46");
+  a.neutral("features", "{\"amx\":false}");
+  a.neutral("nested", "true");
 }
 
 template <class Archive>
@@ -24,12 +24,12 @@ void describe(Archive& a, MemoryConfig& c) {
   a.member("hugepages", c.hugepages);
   a.member("mergeable", c.mergeable);
   a.member("thp", c.thp);
-  a.neutral("hugepage_size", nullptr);
-  a.neutral("hotplug_size", nullptr);
-  a.neutral("hotplugged_size", nullptr);
-  a.neutral("hotplug_method", "Acpi");
-  a.neutral("prefault", false);
-  a.neutral("zones", nullptr);
+  a.neutral("hugepage_size", "null");
+  a.neutral("hotplug_size", "null");
+  a.neutral("hotplugged_size", "null");
+  a.neutral("hotplug_method", "\"Acpi\"");
+  a.neutral("prefault", "false");
+  a.neutral("zones", "null");
 }
 
 template <class Archive>
@@ -37,9 +37,9 @@ void describe(Archive& a, PayloadConfig& c) {
   a.member("kernel", c.kernel);
   a.member("cmdline", c.cmdline);
   a.member("initramfs", c.initramfs);
-  a.neutral("firmware", nullptr);
-  a.neutral("igvm", nullptr);
-  a.neutral("host_data", nullptr);
+  a.neutral("firmware", "null");
+  a.neutral("igvm", "null");
+  a.neutral("host_data", "null");
 }
 
 template <class Archive>
@@ -67,15 +67,15 @@ void describe(Archive& a, DiskConfig& c) {
   a.member("backing_files", c.backing_files);
   a.member("serial", c.serial);
   a.member("rate_limiter_config", c.rate_limiter_config);
-  a.neutral("rate_limit_group", nullptr);
-  a.neutral("iommu", false);
-  a.neutral("pci_segment", 0);
-  a.neutral("vhost_user", false);
-  a.neutral("vhost_socket", nullptr);
-  a.neutral("queue_affinity", nullptr);
-  a.neutral("disable_io_uring", false);
-  a.neutral("disable_aio", false);
-  a.neutral("sparse", true);
+  a.neutral("rate_limit_group", "null");
+  a.neutral("iommu", "false");
+  a.neutral("pci_segment", "0");
+  a.neutral("vhost_user", "false");
+  a.neutral("vhost_socket", "null");
+  a.neutral("queue_affinity", "null");
+  a.neutral("disable_io_uring", "false");
+  a.neutral("disable_aio", "false");
+  a.neutral("sparse", "true");
 }
 
 template <class Archive>
@@ -97,21 +97,21 @@ void describe(Archive& a, NetConfig& c) {
   a.member("egress_log", c.egress_log);
   a.member("segment", c.segment);
   a.member("name", c.name);
-  a.neutral("host_mac", nullptr);
-  a.neutral("iommu", false);
-  a.neutral("pci_segment", 0);
-  a.neutral("vhost_user", false);
-  a.neutral("vhost_socket", nullptr);
-  a.neutral("vhost_mode", "Client");
-  a.neutral("offload_tso", true);
-  a.neutral("offload_ufo", true);
-  a.neutral("offload_csum", true);
+  a.neutral("host_mac", "null");
+  a.neutral("iommu", "false");
+  a.neutral("pci_segment", "0");
+  a.neutral("vhost_user", "false");
+  a.neutral("vhost_socket", "null");
+  a.neutral("vhost_mode", "\"Client\"");
+  a.neutral("offload_tso", "true");
+  a.neutral("offload_ufo", "true");
+  a.neutral("offload_csum", "true");
 }
 
 template <class Archive>
 void describe(Archive& a, RngConfig& c) {
   a.member("src", c.src, Need::kRequired);
-  a.neutral("iommu", false);
+  a.neutral("iommu", "false");
 }
 
 template <class Archive>
@@ -123,18 +123,15 @@ void describe(Archive& a, BalloonConfig& c) {
 
 template <>
 struct Names<ConsoleMode> {
-  static constexpr std::pair<ConsoleMode, const char*> kNames[] = {{ConsoleMode::kOff, "Off"},
-                                                                   {ConsoleMode::kNull, "Null"},
-                                                                   {ConsoleMode::kTty, "Tty"},
-                                                                   {ConsoleMode::kFile, "File"}};
+  static constexpr const char* kNames[] = {"Off", "Null", "Tty", "File"};
 };
 
 template <class Archive>
 void describe(Archive& a, ConsoleConfig& c) {
   a.member("mode", c.mode, Need::kRequired);
   a.member("file", c.file);
-  a.neutral("socket", nullptr);
-  a.neutral("iommu", false);
+  a.neutral("socket", "null");
+  a.neutral("iommu", "false");
 }
 
 template <class Archive>
@@ -142,8 +139,8 @@ void describe(Archive& a, VsockConfig& c) {
   a.member("id", c.id);
   a.member("cid", c.cid, Need::kRequired);
   a.member("socket", c.socket, Need::kRequired);
-  a.neutral("iommu", false);
-  a.neutral("pci_segment", 0);
+  a.neutral("iommu", "false");
+  a.neutral("pci_segment", "0");
 }
 
 template <class Archive>
@@ -163,10 +160,10 @@ void describe(Archive& a, PlatformConfig& c) {
   a.member("deterministic", c.deterministic);
   for (const char* const name :
        {"iommu_segments", "iommu_address_width", "serial_number", "uuid", "oem_strings"})
-    a.neutral(name, nullptr);
-  a.neutral("num_pci_segments", 1);
-  a.neutral("tdx", false);
-  a.neutral("sev_snp", false);
+    a.neutral(name, "null");
+  a.neutral("num_pci_segments", "1");
+  a.neutral("tdx", "false");
+  a.neutral("sev_snp", "false");
 }
 
 template <class Archive>
@@ -186,10 +183,10 @@ void describe(Archive& a, VmConfig& c) {
   for (const char* const name :
        {"fs", "generic_vhost_user", "pmem", "devices", "user_devices", "vdpa", "sgx_epc", "numa",
         "tpm", "rate_limit_groups", "pci_segments", "landlock_rules", "preserved_fds"})
-    a.neutral(name, nullptr);
+    a.neutral(name, "null");
   for (const char* const name : {"iommu", "watchdog", "pvpanic", "landlock_enable"})
-    a.neutral(name, false);
-  a.neutral("debug_console", Json::object({{"mode", "Off"}}));
+    a.neutral(name, "false");
+  a.neutral("debug_console", "{\"mode\":\"Off\"}");
 }
 
 template <class T>
@@ -203,7 +200,7 @@ template Result<VsockConfig> parse_config<VsockConfig>(std::string_view, std::st
 template Result<ShareConfig> parse_config<ShareConfig>(std::string_view, std::string_view);
 
 void read_config(Reader& reader, const Json& json, VmConfig& out) { reader.read(json, out); }
-Json write_config(const VmConfig& config) { return Writer().write(config); }
-std::string to_json(const ShareConfig& share) { return dump(Writer().write(share)); }
+std::string to_json(const VmConfig& config) { return text_of(config); }
+std::string to_json(const ShareConfig& share) { return text_of(share); }
 
 }  // namespace smol::api

@@ -10,6 +10,5 @@ namespace smol::api {
 template <class T>
 Result<T> parse_config(std::string_view text, std::string_view what);
 void read_config(Reader& reader, const Json& json, VmConfig& out);
-Json write_config(const VmConfig& config);
 
 }  // namespace smol::api

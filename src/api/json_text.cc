@@ -50,7 +50,7 @@ Result<Json> parse_json(std::string_view text) {
   };
   try {
     Json json = Json::parse(text, watch);
-    if (doubled) return fail("the member {} is there twice", dump(Json(*doubled)));
+    if (doubled) return fail("the member {} is there twice", quote(*doubled));
     return json;
   } catch (const Json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ...": from "at" on.
@@ -58,10 +58,6 @@ Result<Json> parse_json(std::string_view text) {
     if (const std::size_t at = what.find(" at "); at != what.npos) what.remove_prefix(at + 1);
     return fail("not JSON: {}", what.substr(0, 200));
   }
-}
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace smol::api

@@ -3,8 +3,8 @@
 #include <fcntl.h>
 
 #include <charconv>
-#include <nlohmann/json.hpp>
 
+#include "api/json.h"
 #include "base/log.h"
 #include "base/time.h"
 
@@ -40,17 +40,15 @@ void EventMonitor::tell(std::string_view source, std::string_view event,
                         std::initializer_list<Property> properties) {
   if (!fd_.valid()) return;
   const u64 since = base::monotonic_ns() - started_ns_;
-  // The members in Cloud Hypervisor's order, which the library's objects do not keep.
-  const auto quoted = [](std::string_view value) {
-    return nlohmann::json(value).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  };
+  // The members in Cloud Hypervisor's order.
   std::string told;
   for (const auto& [name, value] : properties)
-    told += fmt::format("{}{}:{}", told.empty() ? "" : ",", quoted(name), quoted(value));
+    told += fmt::format("{}{}:{}", told.empty() ? "" : ",", api::quote(name), api::quote(value));
   const std::string text = fmt::format(
       "{{\"timestamp\":{{\"secs\":{},\"nanos\":{}}},\"source\":{},\"event\":{},\"properties\":{{{}}"
       "}}}\n",
-      since / base::kNsPerSecond, since % base::kNsPerSecond, quoted(source), quoted(event), told);
+      since / base::kNsPerSecond, since % base::kNsPerSecond, api::quote(source), api::quote(event),
+      told);
   const auto written = base::write_all(
       fd_.get(), {reinterpret_cast<const u8*>(text.data()), text.size()}, "the event monitor");
   if (written) return;
