@@ -22,6 +22,7 @@ CASES = {
     "not found": (RUN + "-- /no/such/program 2>/dev/null", 127, ""),
     "accelerator": (RUN + "--stats /tmp/stats -- true; grep -c '\"accel\": \"kvm\"' /tmp/stats", 0, "1\n"),
     "full kernel": (RUN + "--kernel full -- sh -c 'test -d /sys/fs/cgroup && echo cgroups'", 0, "cgroups\n"),
+    "two CPUs": (RUN + "--cpus 2 -- sh -c 'nproc; (sha256sum </bin/busybox) & sha256sum </bin/busybox; wait' | uniq | cut -c -3 | wc -l", 0, "2\n"),
     "block device": (RUN + "--rootfs root.ext4 -- sh -c 'echo new >/data/new; cat /data/new'", 0, "new\n"),
     "panic": (RUN + "-- sh -c 'echo c >/proc/sysrq-trigger; sleep 100' 2>&1 | grep -c 'kernel panicked'", 0, "1\n"),
     "stock kernel": (RUN + "--kernel ./vmlinuz --initrd ./modules.cpio -- sh -c 'uname -r; exit 5'", 5, "{release}\n"),

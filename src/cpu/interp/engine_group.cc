@@ -3,6 +3,7 @@
 #include "cpu/interp/engine_group.h"
 
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 
@@ -15,11 +16,25 @@ namespace {
 // dropped.
 constexpr std::size_t kMostInvalidations = 4096, kMostWithdrawals = 256;
 
-// The other engine is in its slice or, with more CPUs than the host has, not running at all.
+// One step of waiting for another of the machine's CPUs: it is in its slice, or the host has put it
+// aside. Who burns his time here is put aside himself when his turn comes, so after some steps this
+// sleeps.
+void wait_a_little(u32 step) {
+  constexpr u32 kYields = 16, kMostSleep = 160'000;  // ns
+  if (step < kYields) {
+    ::sched_yield();
+    return;
+  }
+  const timespec time{.tv_sec = 0,
+                      .tv_nsec = std::min(kMostSleep, 10'000u << std::min(step - kYields, 4u))};
+  ::nanosleep(&time, nullptr);
+}
+
 template <class F>
 void wait_while(F condition) {
+  constexpr u32 kSpins = 200;
   for (u32 round = 0; condition(); ++round)
-    if (round >= 64) ::sched_yield();
+    if (round >= kSpins) wait_a_little(round - kSpins);
 }
 
 }  // namespace
@@ -169,10 +184,14 @@ void EngineImpl::end_exclusive() {
   if (group_ != nullptr) group_->end_exclusive(*this);
 }
 
-// A guest that spins may wait for a CPU that has no host processor.
+// The guest spins. When it does little else, it waits for another CPU.
 void EngineImpl::yield() {
+  constexpr u64 kSpinning = 1000;  // instructions since the last time
+  const u64 now = cpu_.retired + static_cast<u64>(cpu_.slice - cpu_.budget);
+  yields_ = now - yielded_at_ < kSpinning ? yields_ + 1 : 0;
+  yielded_at_ = now;
   leave_guest();
-  ::sched_yield();
+  wait_a_little(yields_);
   enter_guest();
 }
 

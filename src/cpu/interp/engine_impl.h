@@ -117,6 +117,8 @@ class EngineImpl final : public Engine, private CodeObserver {
   Requests requests_;
   std::atomic<u64> posted_{0}, served_{0};
   std::atomic<bool> in_guest_{false};
+  u64 yielded_at_ = 0;  // instructions retired by then
+  u32 yields_ = 0;      // of a guest that spins
 };
 
 }  // namespace smol::cpu

@@ -158,6 +158,7 @@ template <class T, bool kLocked, class F>
       cpu->lazy = flags;
     }
   } else {
+    order_load();
     const T next = operation(old);
     order_store();
     __builtin_memcpy(at, &next, sizeof(T));

@@ -15,8 +15,9 @@ SMOL_HANDLER(fence) {
 // Among several CPUs: the guest waits for another one, which may wait for a processor of the host.
 SMOL_HANDLER(pause_among_several) {
   constexpr u32 kPatience = 64;
-  if (++cpu->pauses % kPatience != 0) SMOL_NEXT;
-  yield_host(cpu);
+  const bool attention = cpu->attention.load(std::memory_order_relaxed);
+  if (++cpu->pauses % kPatience != 0 && !attention) SMOL_NEXT;
+  if (!attention) yield_host(cpu);
   SMOL_END;
 }
 SMOL_HANDLER(clear_carry) {
