@@ -76,8 +76,8 @@ struct TcpFlow final : Watcher,
   bool fin_sent() const { return fin_known && next == fin_sequence + 1; }
   bool fin_acked() const { return fin_known && unacked == fin_sequence + 1; }
   bool large = false;  // the socket holds (parts of) what was read in large pieces
-  u16 pair = 0;       // queue pair that the guest last sent on
-  u8 small_acks = 0;  // acknowledged since the socket's bytes were last dropped
+  u16 pair = 0;        // queue pair that the guest last sent on
+  u8 small_acks = 0;   // acknowledged since the socket's bytes were last dropped
 
   // --- From the guest ---
   u32 received = 0;  // next that is expected

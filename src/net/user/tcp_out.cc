@@ -336,6 +336,10 @@ void TcpTable::timeout(TcpFlow& flow) {
     return arm(flow, delay);
   }
   if (flow.unacked != flow.sent_end) {
+    if (flow.window == 0 && flow.unacked != flow.initial) {  // taken back: that is no silence
+      flow.retries = std::min<u8>(flow.retries, 6);
+      send_control(flow, kAck, flow.unacked - 1);
+    }
     go_back(flow);
     return arm(flow, delay);
   }
