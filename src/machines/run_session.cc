@@ -41,6 +41,8 @@ Result<RunOutcome> RunSession::run(RunOptions options) {
                                   .memory_hint = " (--mem gives more)"};
   session.program_ = std::make_unique<ProgramSession>(*session.loop_, session, std::move(program));
   TRY(session.listen());
+  TRY_ASSIGN(session.relay_,
+             SocketRelay::create(*session.loop_, session.socket_name_, wanted.host_sockets));
   TRY(session.program_->watch_user());
   TRY(session.start_monitor());
   TRY(session.watch_all());
@@ -73,6 +75,7 @@ Result<> RunSession::start_monitor() {
                             fmt::format("cid=3,socket=@{}", socket_name_)});
   TRY_ASSIGN(auto process, MonitorProcess::start(monitor));
   monitor_.emplace(std::move(process));
+  relay_->allow(monitor_->pid());
   return {};
 }
 

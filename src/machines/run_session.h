@@ -15,12 +15,14 @@
 #include "machines/guest_setup.h"
 #include "machines/monitor_process.h"
 #include "machines/program_session.h"
+#include "machines/socket_relay.h"
 
 namespace smol::machines {
 
 struct RunOptions {
   RunConfig config;
-  GuestSetup setup;  // what the guest is given before the program starts
+  GuestSetup setup;                      // what the guest is given before the program starts
+  std::vector<HostSocket> host_sockets;  // where the ports of setup.forwards lead
   std::vector<std::string>
       monitor_arguments;       // without --vsock and --serial, which the session adds
   std::vector<int> inherited;  // descriptors named in monitor_arguments
@@ -57,6 +59,7 @@ class RunSession final : public ProgramSession::Owner {
   std::unique_ptr<base::EventLoop> loop_;
   std::unique_ptr<base::Timer> timeout_, grace_;
   std::unique_ptr<ProgramSession> program_;
+  std::unique_ptr<SocketRelay> relay_;
   std::string socket_name_;  // without '@'
   base::UniqueFd listener_;
   std::optional<MonitorProcess> monitor_;

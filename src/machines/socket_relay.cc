@@ -1,0 +1,135 @@
+#include "machines/socket_relay.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "machines/conversation.h"
+
+namespace smol::machines {
+namespace {
+
+constexpr std::size_t kHeld = 64 * kKiB;  // bytes on their way in one direction
+constexpr std::size_t kMostPairs = 256;
+
+}  // namespace
+
+// Two sockets; what one has read the other has yet to write.
+struct SocketRelay::Pair {
+  struct Side {
+    base::UniqueFd fd;
+    std::vector<u8> held;  // read from here, for the other side
+    bool ended = false;    // nothing more will be read here, and the other side was told
+    u32 watched = 0;
+  };
+  Side sides[2];
+
+  bool over() const { return sides[0].ended && sides[1].ended; }
+
+  // Moves bytes from one side to the other. False: the connection is broken.
+  bool move(Side& from, Side& to) {
+    while (!from.ended) {
+      if (from.held.empty()) {
+        u8 bytes[kHeld];
+        const ssize_t got = ::recv(from.fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
+        if (got < 0) return errno == EAGAIN || errno == EINTR;
+        if (got == 0) {
+          from.ended = true;
+          return ::shutdown(to.fd.get(), SHUT_WR) == 0;
+        }
+        from.held.assign(bytes, bytes + got);
+      }
+      const ssize_t put =
+          ::send(to.fd.get(), from.held.data(), from.held.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (put < 0) return errno == EAGAIN || errno == EINTR;
+      from.held.erase(from.held.begin(), from.held.begin() + put);
+    }
+    return true;
+  }
+
+  u32 wanted(int i) const {
+    const Side& own = sides[i];
+    const Side& other = sides[1 - i];
+    return (!own.ended && own.held.empty() ? u32{EPOLLIN} : 0) |
+           (!other.held.empty() ? u32{EPOLLOUT} : 0);
+  }
+};
+
+Result<std::unique_ptr<SocketRelay>> SocketRelay::create(base::EventLoop& loop,
+                                                         const std::string& socket_name,
+                                                         const std::vector<HostSocket>& sockets) {
+  std::unique_ptr<SocketRelay> relay(new SocketRelay(loop));
+  for (const HostSocket& socket : sockets) {
+    auto listener = std::make_unique<Listener>();
+    TRY_ASSIGN(listener->fd, listen_unix_socket(fmt::format("@{}_{}", socket_name, socket.port)));
+    if (::fcntl(listener->fd.get(), F_SETFL, O_NONBLOCK) != 0)
+      return fail_errno("cannot set up a socket");
+    listener->target = socket.path;
+    TRY(loop.add(listener->fd.get(), EPOLLIN,
+                 [self = relay.get(), at = listener.get()](u32) { self->accept(*at); }));
+    relay->listeners_.push_back(std::move(listener));
+  }
+  return relay;
+}
+
+SocketRelay::SocketRelay(base::EventLoop& loop) : loop_(loop) {}
+
+SocketRelay::~SocketRelay() {
+  for (const auto& listener : listeners_) loop_.remove(listener->fd.get());
+  for (const auto& pair : pairs_)
+    for (const auto& side : pair->sides)
+      if (side.watched != 0) loop_.remove(side.fd.get());
+}
+
+void SocketRelay::accept(const Listener& listener) {
+  base::UniqueFd guest(
+      ::accept4(listener.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  ucred credentials{};
+  socklen_t length = sizeof(credentials);
+  // The name is abstract, so anyone on the host could connect: only our own monitor may.
+  if (!guest.valid() ||
+      ::getsockopt(guest.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0 ||
+      credentials.pid != monitor_ || pairs_.size() >= kMostPairs)
+    return;
+  auto target = connect_unix_socket(listener.target);
+  if (!target) return;
+  auto pair = std::make_unique<Pair>();
+  pair->sides[0].fd = std::move(guest);
+  pair->sides[1].fd = std::move(*target);
+  Pair& added = *pair;
+  pairs_.push_back(std::move(pair));
+  if (!watch(added)) end(added);
+}
+
+// A side of which nothing is wanted is not registered: its hang-up would be told without end.
+Result<> SocketRelay::watch(Pair& pair) {
+  for (int i = 0; i < 2; ++i) {
+    Pair::Side& side = pair.sides[i];
+    const u32 wanted = pair.wanted(i);
+    const u32 before = std::exchange(side.watched, wanted);
+    if (wanted == before) continue;
+    if (wanted == 0) {
+      loop_.remove(side.fd.get());
+    } else if (before != 0) {
+      TRY(loop_.modify(side.fd.get(), wanted));
+    } else {
+      TRY(loop_.add(side.fd.get(), wanted, [this, &pair](u32) { serve(pair); }));
+    }
+  }
+  return {};
+}
+
+void SocketRelay::serve(Pair& pair) {
+  const bool sound =
+      pair.move(pair.sides[0], pair.sides[1]) && pair.move(pair.sides[1], pair.sides[0]);
+  if (!sound || pair.over() || !watch(pair)) end(pair);
+}
+
+void SocketRelay::end(Pair& pair) {
+  for (auto& side : pair.sides)
+    if (side.watched != 0) loop_.remove(side.fd.get());
+  std::erase_if(pairs_, [&](const auto& each) { return each.get() == &pair; });
+}
+
+}  // namespace smol::machines
