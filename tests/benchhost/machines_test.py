@@ -14,7 +14,15 @@ sys.dont_write_bytecode = True
 import stock_kernel_test  # noqa: E402
 
 RUN = "./smolvm machine run --accel kvm "
+MONITOR = "./smol-vmm --accel kvm --tables mp --cpus boot=2 --kernel vmlinux-micro --initramfs image.cpio --cmdline " \
+          "'console=ttyS0 rdinit=/bin/sleep -- 1000' --serial file=/tmp/serial --api-socket path=/tmp/api --event-monitor path=/tmp/events "
+BOOTED = "until grep -q 'Run /bin/sleep' /tmp/serial; do sleep 0.2; done; "
+TURNS = " ".join(["vm.pause vm.resume"] * 20)
 CASES = {
+    "api": (f"{MONITOR} & ./api_calls /tmp/api vmm.ping >/dev/null; {BOOTED} ./api_calls /tmp/api {TURNS} vm.pause vm.counters vm.reboot >/tmp/calls "
+            f"&& {BOOTED} ./api_calls /tmp/api vm.nmi vm.pause vm.info >/tmp/info && ./api_calls /tmp/api vm.shutdown vm.boot vmm.shutdown >/dev/null; wait $!; "
+            "echo $?; grep -c resumed /tmp/events; grep -c '\"exits_mmio\":[1-9]' /tmp/calls; grep -c '\"state\":\"Paused\"' /tmp/info",
+            0, "0\n20\n1\n1\n"),
     "status": (RUN + "-- sh -c 'echo out; echo err >&2; exit 7' 2>/dev/null", 7, "out\n"),
     "signal": (RUN + "-- sh -c 'kill -9 $$'", 137, ""),
     "input": ("seq 1 200000 | " + RUN + "-i -- sha256sum | cmp - /tmp/sum && echo same", 0, "same\n"),
@@ -45,7 +53,8 @@ class MachinesTest(stock_kernel_test.StockKernelTest):
         share = pathlib.Path(os.environ["SMOLVM_SHARE"])
         files = {os.environ["SMOLVM"]: "smolvm", os.path.dirname(os.environ["SMOLVM"]) + "/smol-vmm": "smol-vmm",
                  str((share / "vmlinux-micro").resolve()): "vmlinux-micro", str((share / "vmlinux-full").resolve()): "vmlinux-full",
-                 self.kernel: "vmlinuz", self.initrd: "modules.cpio", image: "root.ext4"}
+                 self.kernel: "vmlinuz", self.initrd: "modules.cpio", image: "root.ext4", os.environ["SMOL_IMAGE"]: "image.cpio",
+                 os.environ["SMOL_API_CALLS"]: "api_calls"}
         words = [word for host, name in files.items() for word in ("--file", f"{host}:/host/{name}")]
         done = subprocess.run([ROOT / "tools/benchhost", "--cpus", "1", "--mem", "2048", "--timeout", "700", *words, "--", "sh", "-c", script],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
