@@ -87,8 +87,8 @@ class GuestTest(smolvm.MachineTest):
                 "--initramfs", image, "--memory", f"size={memory}", "--tables", "mp", "--serial", "off", "--console", "tty",
                 "--cmdline", "console=hvc0 quiet reboot=t panic=-1", *options]
 
-    def start_guest(self, script, *options, memory="256M", programs=(), prefix=()):
-        process = subprocess.Popen([*prefix, *self.vmm_command(self.initramfs(script, programs), *options, memory=memory)], env=self.env,
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def start_guest(self, script, *options, memory="256M", programs=()):
+        process = subprocess.Popen(self.vmm_command(self.initramfs(script, programs), *options, memory=memory), env=self.env, stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE)
         self.addCleanup(self.end_process, process)
         return Guest(process)
