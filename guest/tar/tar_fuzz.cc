@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct Stream {
 ssize_t read_stream(void* context, void* buffer, std::size_t size) {
   auto* const stream = static_cast<Stream*>(context);
   const std::size_t chunk = std::min(size, stream->size);
+  if (chunk == 0) return 0;
   std::memcpy(buffer, stream->data, chunk);
   stream->data += chunk;
   stream->size -= chunk;
@@ -67,13 +69,55 @@ void mend(std::vector<std::uint8_t>& bytes) {
   }
 }
 
+// Sound archives of unsound members: every few bytes choose a kind, a name, a target and data.
+std::vector<std::uint8_t> compose(const std::uint8_t* data, std::size_t size) {
+  static const char* const names[] = {
+      "a",  "b",      "a/b",     "b/c",  "../out/canary", "escape/canary", "escape",    "/a", ".",
+      "..", "a/../b", "./a//b/", "link", "link/x",        "link/canary",   "a/b/c/d/e", ""};
+  static const char* const targets[] = {"a",  "../out", "../out/canary", "/etc", "escape/canary",
+                                        "..", "b/c",    "link",          ""};
+  static const char* const records[] = {
+      "14 path=pax/x\n",
+      "17 path=../out/x\n",
+      "31 SCHILY.xattr.user.k=abcdefg\n",
+      "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n27 GNU.sparse.realsize=100\n",
+      "20 mtime=-1.0000005\n",
+      "12 size=700\n",
+      "10 uid=-1\n",
+      "22 linkpath=../../out\n"};
+  static const char kinds[] = "001235xxg6LK?";
+  std::vector<std::uint8_t> out;
+  for (std::size_t at = 0; at + 5 <= size && out.size() < 60000; at += 5) {
+    tar_header header{};
+    header.type = kinds[data[at] % (sizeof kinds - 1)];
+    std::strcpy(header.name, names[data[at + 1] % std::size(names)]);
+    std::strcpy(header.link, targets[data[at + 2] % std::size(targets)]);
+    std::string body(data[at + 3] * 5u, '5');
+    if (header.type == 'x') body = records[data[at + 4] % std::size(records)];
+    if (header.type == 'L' || header.type == 'K')
+      body = std::string(names[data[at + 4] % std::size(names)]) + '\0';
+    if (header.type == '0' && (data[at + 4] & 1) != 0) body = "2\n0\n5\n90\n10\n" + body;
+    for (char* field : {header.mode, header.uid, header.gid})
+      tar_set_number(field, 8, data[at + 4]);
+    tar_set_number(header.size, 12, static_cast<std::int64_t>(body.size()));
+    std::memcpy(header.magic, "ustar", 6);
+    std::snprintf(header.checksum, sizeof header.checksum, "%06o", tar_checksum(&header));
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(&header);
+    out.insert(out.end(), bytes, bytes + sizeof header);
+    out.insert(out.end(), body.begin(), body.end());
+    out.resize((out.size() + TAR_BLOCK - 1) / TAR_BLOCK * TAR_BLOCK);
+  }
+  return out;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static Ground ground;
   static unsigned count = 0;
   std::vector<std::uint8_t> bytes(data, data + size);
-  if (size > 0 && (data[0] & 3) != 0) mend(bytes);
+  if (size > 0 && (data[0] & 3) == 1) mend(bytes);
+  if (size > 0 && (data[0] & 3) > 1) bytes = compose(data, size);
   const std::string folder = ground.base + "/in/" + std::to_string(count++ % 16);
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);

@@ -343,6 +343,33 @@ class Cases:
         cut = tar_bytes(build)[:1000]
         self.assertNotEqual(self.agent.copy_in(place + "/in", cut).done[0], 0)
 
+    def test_a_full_disk_ends_the_copy(self):
+        place = self.place()
+        holder = self.agent.exec(["sh", "-c", f"mkdir {place}/small && mount -t tmpfs -o size=1m none {place}/small"])
+        self.ended(holder, p.STATUS, 0)
+
+        def build(archive):
+            for name in ("one", "two"):
+                info = tarfile.TarInfo(name)
+                info.size = 4 << 20
+                archive.addfile(info, io.BytesIO(b"x" * info.size))
+        request = self.agent.copy_in(place + "/small", tar_bytes(build))
+        self.assertIn("No space left", request.done[2])
+        self.assertEqual(len(request.problems), 1)
+        self.assertIn("one", request.problems[0])
+        self.ended(self.agent.exec(["true"]), p.STATUS, 0)
+
+    def test_a_host_that_vanishes_in_a_copy(self):
+        place = self.place()
+        self.sh(f"head -c 3000000 /dev/zero >{place}/big")
+        head = struct.pack("<IIII", 1, 0, 0, 0) + place.encode() + b"\0"
+        for _ in range(5):
+            self.agent.request(p.COPY_IN, head + b"").close()
+            request = self.agent.request(p.COPY_OUT, struct.pack("<IIII", 0, 0, 0, 0) + f"{place}/big".encode() + b"\0")
+            request.wait_for(p.DATA)
+            request.close()
+        self.ended(self.agent.exec(["true"]), p.STATUS, 0)
+
     # --- the end ---
 
     def test_shutdown_lets_programs_end(self):
