@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <new>
 
 #include "base/check.h"
@@ -12,7 +13,9 @@
 
 namespace smol::cpu {
 
-BlockCache::BlockCache() : heads_(kHeads, nullptr) {
+BlockCache::BlockCache()
+    : heads_(static_cast<Block**>(std::calloc(kHeads, sizeof(Block*))), std::free) {
+  CHECK(heads_ != nullptr);
   void* const mapping = ::mmap(nullptr, kArenaSize, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(mapping != MAP_FAILED);
@@ -112,7 +115,7 @@ void BlockCache::invalidate(u64 physical, u64 size, std::vector<u64>& changed) {
 void BlockCache::clear(std::vector<u64>& pages) {
   for (const auto& [page, entry] : pages_) pages.push_back(page);
   pages_.clear();
-  std::fill(heads_.begin(), heads_.end(), nullptr);
+  std::fill_n(heads_.get(), kHeads, nullptr);
   used_ = 0;
 }
 

@@ -80,7 +80,7 @@ class BlockCache {
 
   u8* arena_ = nullptr;
   u64 used_ = 0;
-  std::vector<Block*> heads_;
+  std::unique_ptr<Block*[], void (*)(void*)> heads_;  // demand-zero
   std::unordered_map<u64, Page> pages_;
 };
 

@@ -141,6 +141,8 @@ SMOL_HANDLER(register_memory) {
   if constexpr (O::kStores) put<T>(cpu, op->dst, result);
   SMOL_NEXT;
 }
+constexpr u8 kImmediateOperand = 1;  // Op::aux of memory_operand_locked
+
 // Types of their own, so that all forms of an operation share one slow path.
 template <class O, class T>
 struct WithOther {
@@ -155,18 +157,28 @@ struct Alone {
   Cpu* cpu;
   [[gnu::always_inline]] T operator()(T old) const { return O::template run<T, true>(cpu, old); }
 };
-template <class O, class T, Ea E, bool kImmediate, bool kLocked = false>
+template <class O, class T, Ea E, bool kImmediate>
 SMOL_HANDLER(memory_operand) {
   u64 address;
   if (!effective<E>(cpu, op, sizeof(T), O::kStores, address)) SMOL_UNWIND;
   const T other = kImmediate ? static_cast<T>(op->immediate) : get<T>(cpu, op->src);
   if constexpr (O::kStores) {
-    if (!modify<T, kLocked>(cpu, address, WithOther<O, T>{cpu, other})) SMOL_UNWIND;
+    if (!modify<T>(cpu, address, WithOther<O, T>{cpu, other})) SMOL_UNWIND;
   } else {
     T value;
     if (!read_memory(cpu, address, value)) SMOL_UNWIND;
     O::template run<T, true>(cpu, value, other);
   }
+  SMOL_NEXT;
+}
+// Both forms in one.
+template <class O, class T, Ea E>
+SMOL_HANDLER(memory_operand_locked) {
+  u64 address;
+  if (!effective<E>(cpu, op, sizeof(T), true, address)) SMOL_UNWIND;
+  const T other =
+      op->aux == kImmediateOperand ? static_cast<T>(op->immediate) : get<T>(cpu, op->src);
+  if (!modify<T, true>(cpu, address, WithOther<O, T>{cpu, other})) SMOL_UNWIND;
   SMOL_NEXT;
 }
 template <class O, class T, bool kFlags>
@@ -213,10 +225,10 @@ bool lower_binary(const IntegerContext& context) {
     const bool immediate = second.kind == OperandKind::kImmediate;
     if constexpr (O::kStores)
       if (context.locked()) {
+        op.aux = immediate ? kImmediateOperand : 0;
         op.handler = by_width(size, [&]<class T>(std::type_identity<T>) {
           return by_locked_ea(context.ea, [&]<Ea E>(std::integral_constant<Ea, E>) -> Handler {
-            return immediate ? static_cast<Handler>(memory_operand<O, T, E, true, true>)
-                             : static_cast<Handler>(memory_operand<O, T, E, false, true>);
+            return memory_operand_locked<O, T, E>;
           });
         });
         return op.handler != nullptr;
