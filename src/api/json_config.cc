@@ -98,6 +98,7 @@ void describe(Archive& a, NetConfig& c) {
   a.member("segment", c.segment);
   a.member("name", c.name);
   a.neutral("host_mac", "null");
+  a.neutral("fds", "null");
   a.neutral("iommu", "false");
   a.neutral("pci_segment", "0");
   a.neutral("vhost_user", "false");

