@@ -183,8 +183,12 @@ static void read_output(struct session* session, int* fd, uint16_t type) {
   if (*fd < 0 || session->out_used > 0) return;
   ssize_t size = read(*fd, session->out + SMOL_FRAME_HEADER_SIZE, SMOL_MAX_DATA);
   if (size > 0) {
-    queue_frame(session, type, (size_t)size);
-    return;
+    if (session->ended && session->one_of_many) session->after_end += (size_t)size;
+    if (session->after_end <= kMostAfterEnd) {
+      queue_frame(session, type, (size_t)size);
+      return;
+    }
+    size = 0; /* written by those who were left behind */
   }
   bool alive = size < 0 && (errno == EAGAIN || errno == EINTR);
   /* All who could write have been killed; one that is stuck in the kernel is not waited for. */

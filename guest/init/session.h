@@ -12,6 +12,7 @@
 enum {
   kStragglerMs =
       2000, /* how long killed processes may take to go, or a program after our SIGTERM */
+  kMostAfterEnd = (1 << 20) + SMOL_MAX_DATA, /* more than a pipe holds by default */
   kFrameRoom = SMOL_FRAME_HEADER_SIZE + SMOL_MAX_DATA,
 };
 
@@ -40,6 +41,7 @@ struct session {
   int64_t deadline; /* of stragglers; 0: none */
   int64_t timeout;  /* when an EXEC's time is over; 0: never */
   bool timed_out;
+  size_t after_end; /* bytes read after the program's end */
   bool host_gone;
   unsigned long long oom_before;
 };

@@ -124,6 +124,17 @@ class Cases:
         self.ended(result, p.STATUS, 0)
         self.assertEqual(self.sh(f"kill -0 {result.out.decode().strip()} && echo alive"), "alive\n")
 
+    def test_a_chatterbox_left_behind_does_not_hold_the_exec(self):
+        result = self.agent.exec(["sh", "-c", "yes & echo end"])
+        self.ended(result, p.STATUS, 0)
+        self.assertIn(b"end\n", result.out)
+
+    def test_the_last_output_is_whole(self):
+        for _ in range(20):
+            result = self.agent.exec(["sh", "-c", "head -c 65536 /dev/zero; exit 3"])
+            self.ended(result, p.STATUS, 3)
+            self.assertEqual(len(result.out), 65536)
+
     def test_detached(self):
         log = self.place() + "/log"
         request = self.agent.request(p.EXEC, p.config(["sh", "-c", "echo begun; sleep 1000"], flags=p.DETACHED, log=log)).finish()
@@ -210,6 +221,32 @@ class Cases:
             request.finish()
         for _ in range(20):
             self.agent.connect().close()
+        self.ended(self.agent.exec(["true"]), p.STATUS, 0)
+
+    def test_mutated_requests_never_stop_the_agent(self):
+        good = [frame(p.EXEC, p.config(["true", "x"], env=["A=b"], cwd="/", user="0:0")),
+                frame(p.EXEC, p.config(["cat"], flags=p.WITH_STDIN)) + frame(p.STDIN, b"in") + frame(p.STDIN_EOF),
+                p.setup(p.MOUNT, "a", "/tmp/x"), p.setup(p.SECRET, "k", "0", tail=b"v"),
+                p.setup(p.NETWORK, "lo", "127.0.0.2/8", "", "127.0.0.1", "x", "1400"),
+                p.setup(p.FORWARD, "/tmp/f.sock", "77", "0"), p.setup(p.DISK, "/dev/x", "ext4", "/tmp/y"),
+                frame(p.COPY_IN, struct.pack("<IIII", 1, 0, 0, 0) + b"/tmp/in\0") +
+                frame(p.DATA, tar_bytes(lambda archive: archive.addfile(tarfile.TarInfo("x")))) + frame(p.DATA_END),
+                frame(p.COPY_OUT, struct.pack("<IIII", 0, 0, 0, 0) + b"/run\0"), frame(p.STATS), frame(p.CONNECT, b"/tmp/f.sock\0")]
+        noise = random.Random(5)
+        for _ in range(200):
+            data = bytearray(noise.choice(good))
+            for _ in range(noise.randrange(1, 4)):
+                at = noise.randrange(len(data)) if data else 0
+                data[at:at + noise.randrange(3)] = noise.choice([b"\0", b"\x7f", b"\x80", b"\xff", b"", noise.randbytes(4)])
+            if len(data) > 4 and data[4] == p.SHUTDOWN:
+                continue
+            request = agent_protocol.Request(self.agent.connect())
+            try:
+                request.send(bytes(data))
+                request.socket.shutdown(socket.SHUT_WR)
+            except (BrokenPipeError, ConnectionResetError, OSError):
+                pass  # it has answered and gone
+            request.finish()
         self.ended(self.agent.exec(["true"]), p.STATUS, 0)
 
     # --- the small requests ---
