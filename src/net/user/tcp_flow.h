@@ -75,7 +75,7 @@ struct TcpFlow final : Watcher,
   u32 fin_sequence = 0;
   bool fin_sent() const { return fin_known && next == fin_sequence + 1; }
   bool fin_acked() const { return fin_known && unacked == fin_sequence + 1; }
-  bool large = false;  // the socket holds (parts of) what was read in large pieces
+  u8 calm = 0;  // reads in a row that were small and took all that was there
   u16 pair = 0;        // queue pair that the guest last sent on
   u8 small_acks = 0;   // acknowledged since the socket's bytes were last dropped
 

@@ -15,7 +15,8 @@ constexpr std::size_t kTcpHeader = 20;
 // What small answers leave in the socket, at most: so most requests cost no system call for it.
 constexpr u32 kDiscardBytes = 4 * kKiB;
 constexpr u8 kDiscardAcks = 8;
-constexpr u32 kLarge = 2048;
+constexpr u32 kSmallRead = 2048;
+constexpr u8 kCalm = 16;  // small reads in a row, each of all that was there
 
 bool after(u32 a, u32 b) { return static_cast<i32>(a - b) > 0; }
 
@@ -125,9 +126,9 @@ bool TcpTable::pull(TcpFlow& flow) {
   while (flow.readable && !flow.fin_sent()) {
     const u32 right = flow.unacked + flow.window;
     const u32 open = after(right, flow.next) ? right - flow.next : 0;
-    const bool outstanding = flow.unacked != flow.sent_end;
-    if (open == 0 || (open < flow.segment && outstanding)) {
-      if (!outstanding && flow.deadline == 0) arm(flow, retry_ms);  // a probe
+    // A small opening is used only when nothing is on its way (RFC 9293, 3.8.6.2.1).
+    if (open == 0 || (open < flow.segment && flow.next != flow.unacked)) {
+      if (flow.deadline == 0) arm(flow, retry_ms);  // a probe
       return true;
     }
     const i64 count = send_data(flow, std::min(open, flow.chunk));
@@ -188,6 +189,7 @@ i64 TcpTable::send_data(TcpFlow& flow, u32 wanted) {
     flow.chunk = std::min(flow.chunk * 4, kMaxPayload);
   else if (count < wanted / 4)
     flow.chunk = std::max<u32>(flow.segment, flow.chunk / 2);
+  flow.calm = last && count <= kSmallRead ? static_cast<u8>(std::min(flow.calm + 1, 255)) : u8{0};
   commit_data(flow, frame, header, static_cast<u32>(count), last);
   if (last && !flow.hang_up) flow.readable = false;  // the next byte is told by an event
   return count;
@@ -254,7 +256,6 @@ void TcpTable::commit_data(TcpFlow& flow, std::span<const iovec> frame, std::siz
   context_.link.commit(static_cast<u32>(header + bytes), offload);
   note_told(flow);
   if (flow.unacked == flow.next) flow.heard_at_send = context_.link.heard;
-  if (bytes > kLarge) flow.large = true;
   flow.next += bytes;
   if (after(flow.next, flow.sent_end)) flow.sent_end = flow.next;
   if (flow.deadline == 0) arm(flow, retry_ms);
@@ -288,16 +289,15 @@ void TcpTable::discard_acked(TcpFlow& flow, bool all) {
   if (flow.fin_acked()) --end;
   if (!after(end, flow.base)) return;
   const u32 bytes = end - flow.base;
-  // What was read in large pieces goes at once: a few bytes left of a large buffer keep it whole in
-  // the host's count, and the host's window may stay shut over them.
-  const bool small = !flow.large && bytes < kDiscardBytes;
-  if (!all && small && flow.small_acks < kDiscardAcks) return;
+  // Small answers may wait for each other. Not so what is left of a large buffer: it keeps the whole
+  // buffer in the host's count, and the peer's window might stay shut over it.
+  const bool lazy = flow.calm >= kCalm && bytes < kDiscardBytes;
+  if (!all && lazy && flow.small_acks < kDiscardAcks) return;
   // With MSG_TRUNC TCP drops bytes without copying them (tcp(7)).
   const ssize_t count = ::recv(flow.socket.get(), nullptr, bytes, MSG_TRUNC | MSG_DONTWAIT);
   if (count <= 0) return;
   flow.small_acks = 0;
   flow.base += static_cast<u32>(count);
-  if (flow.base == flow.next) flow.large = false;
   if (flow.peek_offset != TcpFlow::kNoPeekOffset)
     flow.peek_offset -= std::min(flow.peek_offset, static_cast<u32>(count));
 }
