@@ -40,6 +40,7 @@ void try_texts(const std::uint8_t* data, std::size_t size) {
   smol_stats stats{};
   parse_meminfo(text.data(), &stats);
   parse_proc_stat(text.data(), 100, &stats);
+  parse_loadavg(text.data(), &stats);
 }
 
 }  // namespace

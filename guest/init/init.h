@@ -269,6 +269,7 @@ void serve_copy_in(int host, char* payload, size_t size);
 void serve_copy_out(int host, char* payload, size_t size);
 void fill_stats(struct smol_stats* stats);
 /* Numbers of /proc texts, apart from reading them. */
+void parse_loadavg(char* text, struct smol_stats* stats);
 void parse_meminfo(char* text, struct smol_stats* stats);
 void parse_proc_stat(char* text, long ticks_per_second, struct smol_stats* stats);
 

@@ -33,12 +33,13 @@ static pid_t session_of(const char* pid) {
   size_t size = fread(text, 1, sizeof text - 1, file);
   fclose(file);
   text[size] = '\0';
-  const char* name_end = strrchr(text, ')'); /* the name may hold anything */
-  char state;
-  int parent, group, session;
-  if (name_end == NULL || sscanf(name_end, ") %c %d %d %d", &state, &parent, &group, &session) != 4)
-    return 0;
-  return session;
+  char* at =
+      strrchr(text, ')'); /* the name may hold anything; behind it: " STATE PARENT GROUP SESSION" */
+  if (at == NULL || strlen(at) < 4) return 0;
+  at += 3;
+  strtol(at, &at, 10);
+  strtol(at, &at, 10);
+  return (pid_t)strtol(at, NULL, 10);
 }
 
 /* All of the session that `leader` leads: shells give their jobs groups of their own. */

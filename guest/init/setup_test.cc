@@ -90,6 +90,12 @@ TEST(Stats, FromProc) {
   EXPECT_EQ(stats.cpu_busy_ns, 730'000'000u);
   EXPECT_EQ(stats.cpu_idle_ns, 4'500'000'000u);
   EXPECT_EQ(stats.processes_running, 3u);
+  char loadavg[] = "0.08 1.30 12.01 1/34 567\n";
+  parse_loadavg(loadavg, &stats);
+  EXPECT_EQ(stats.load_1, 80u);
+  EXPECT_EQ(stats.load_5, 1300u);
+  EXPECT_EQ(stats.load_15, 12010u);
+  EXPECT_EQ(stats.processes, 34u);
 }
 
 }  // namespace

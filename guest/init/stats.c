@@ -61,16 +61,17 @@ void parse_proc_stat(char* text, long ticks_per_second, struct smol_stats* stats
   }
 }
 
-/* "0.08 0.03 0.01 1/34 567": averages, running/all, the last process. */
-static void parse_loadavg(const char* text, struct smol_stats* stats) {
-  double load[3] = {0};
-  unsigned running = 0;
-  unsigned all = 0;
-  sscanf(text, "%lf %lf %lf %u/%u", &load[0], &load[1], &load[2], &running, &all);
-  stats->load_1 = (uint64_t)(load[0] * 1000 + 0.5);
-  stats->load_5 = (uint64_t)(load[1] * 1000 + 0.5);
-  stats->load_15 = (uint64_t)(load[2] * 1000 + 0.5);
-  stats->processes = all;
+/* "0.08 0.03 0.01 1/34 567": averages with two digits behind the point, running/all, the last
+ * process. */
+void parse_loadavg(char* text, struct smol_stats* stats) {
+  uint64_t* const load[3] = {&stats->load_1, &stats->load_5, &stats->load_15};
+  char* at = text;
+  for (size_t i = 0; i < 3; i++) {
+    *load[i] = strtoull(at, &at, 10) * 1000;
+    if (*at == '.') *load[i] += strtoull(at + 1, &at, 10) * 10;
+  }
+  strtoull(at, &at, 10);
+  stats->processes = *at == '/' ? strtoull(at + 1, NULL, 10) : 0;
 }
 
 static uint64_t clock_ns(clockid_t clock) {
