@@ -82,6 +82,9 @@ void Controller::submit(api::Request request, Respond respond) {
 void Controller::stop() {
   stop_.store(true, std::memory_order_release);
   base::signal_eventfd(wake_.get());
+  // Only main takes the machine apart, so it is there as long as main is in here.
+  if (!::pthread_equal(::pthread_self(), main_)) return;
+  if (Machine* const machine = stoppable_.load(std::memory_order_acquire)) machine->stop();
 }
 
 std::optional<Controller::Queued> Controller::next() {
@@ -140,6 +143,7 @@ Result<> Controller::boot() {
   });
   TRY(machine->start());
   machine_ = std::move(machine);
+  stoppable_.store(machine_.get(), std::memory_order_release);
   state_ = api::VmState::kRunning;
   events_.tell("vm", "booted");
   return {};
@@ -156,6 +160,7 @@ void Controller::end_machine() {
   machine_->stop();
   machine_->wait();
   note_statistics();
+  stoppable_.store(nullptr, std::memory_order_release);
   machine_.reset();
   machine_ended_.store(false, std::memory_order_release);
   state_ = api::VmState::kShutdown;

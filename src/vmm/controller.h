@@ -16,6 +16,8 @@
 // the monitor when not.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -55,7 +57,8 @@ class Controller {
   // Any thread. respond is called once, on the main thread, or at once on the caller's when the
   // queue is full or the monitor ends.
   void submit(api::Request request, Respond respond);
-  // The monitor is to end, its machine with it. Async-signal-safe.
+  // The monitor is to end, its machine with it. Async-signal-safe, any thread; from a handler on
+  // the main thread also when main waits for something that the machine does not get done.
   void stop();
 
   // The main thread: until the monitor ends. Its exit status; an Error when the first boot or the
@@ -121,6 +124,8 @@ class Controller {
   base::UniqueFd wake_;
   std::atomic<bool> stop_{false};
   std::atomic<bool> machine_ended_{false};
+  std::atomic<Machine*> stoppable_{nullptr};  // machine_ while its threads run
+  const pthread_t main_ = ::pthread_self();   // who creates it runs it
 
   std::mutex mutex_;
   std::deque<Queued> queue_;  // guarded by mutex_

@@ -2,6 +2,7 @@
 """The monitor's API, driven through every call in every state. Every answer is held to docs/api/smol-vmm.yaml."""
 import array
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -503,6 +504,41 @@ class MonitorTest(ApiTest):
         os.kill(pid, signal.SIGTERM)
         self.assertTrue(smolvm.wait_until(lambda: not os.path.exists(f"/proc/{pid}")))
         self.assertFalse(os.path.exists(self.socket))
+
+    def test_it_ends_though_the_guest_waits_for_a_reader(self):
+        """A serial port into a pipe that nobody reads: the CPU cannot be paused, and SIGTERM still ends all."""
+        say = b"\x66\xba\xf8\x03\xee\xeb\xfd"  # one byte, for ever
+        api = self.serve("--kernel", self.kernel(say), "--memory", "size=8M", "--serial", "tty", "--console", "off")
+
+        def stuck():
+            size = struct.unpack("i", fcntl.ioctl(self.process.stdout.fileno(), 0x541B, b"\0" * 4))[0]  # FIONREAD
+            return size > 61440  # the last page is begun: the kernel calls that full
+        self.assertTrue(smolvm.wait_until(stuck, smolvm.LIMIT))
+        waiting = threading.Thread(target=self.pause_and_ignore)
+        waiting.start()
+        self.assertTrue(smolvm.wait_until(lambda: not self.answers_soon(api)))
+        self.process.terminate()
+        self.ended()
+        waiting.join()
+
+    def pause_and_ignore(self):
+        api = Api(self.socket)
+        try:
+            api.put("vm.pause")  # 204, 409, or the connection's end: as it comes
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            api.close()
+
+    def answers_soon(self, api):
+        """False: the monitor is busy with the pause."""
+        api.connection.request("GET", f"{PREFIX}/vmm.ping")
+        api.connection.sock.settimeout(0.5)
+        try:
+            api.connection.getresponse().read()
+            return True
+        except TimeoutError:
+            return False
 
     def test_events(self):
         read_end, write_end = os.pipe()
