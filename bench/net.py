@@ -46,7 +46,7 @@ one() {
   iperf3 -s -p 5201 >/dev/null 2>&1 & server=$!
   "$@" </dev/null >$name.out 2>&1 & monitor=$!
   i=0
-  until grep -q SERVING $name.out; do
+  until grep -q SERVING $name.out 2>/dev/null; do
     i=$((i + 1)); [ $i -gt 3000 ] && break
     kill -0 $monitor 2>/dev/null || break
     sleep 0.1
