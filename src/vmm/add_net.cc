@@ -39,8 +39,8 @@ Result<net::user::NatConfig> nat_config(const NetConfig& config, const MacAddres
     nat.allow->push_back(std::move(rule));
   }
   if (!config.dns.empty()) {
-    TRY_ASSIGN(const auto resolver, net::user::IpAddress::parse(config.dns));
-    nat.resolvers.push_back({.address = resolver, .port = 53});
+    TRY_ASSIGN(const auto resolver, net::user::parse_resolver(config.dns));
+    nat.resolvers.push_back(resolver);
   }
   nat.egress_log = config.egress_log;
   return nat;

@@ -78,6 +78,20 @@ Result<PublishedPort> PublishedPort::parse(std::string_view text) {
   return port;
 }
 
+Result<Endpoint> parse_resolver(std::string_view text) {
+  constexpr u16 kDnsPort = 53;
+  Endpoint resolver{{}, kDnsPort};
+  std::string_view address = text;
+  const bool one_colon = std::count(text.begin(), text.end(), ':') == 1;
+  if (one_colon || (text.starts_with('[') && !text.ends_with(']'))) {
+    std::string_view digits;
+    cut_last(address, digits);
+    TRY_ASSIGN(resolver.port, parse_port(text, digits));
+  }
+  TRY_ASSIGN(resolver.address, IpAddress::parse(without_brackets(address)));
+  return resolver;
+}
+
 std::string PublishedPort::text() const {
   return fmt::format("{}:{}:{}", protocol == Protocol::kTcp ? "tcp" : "udp",
                      Endpoint{bind, host_port}.text(), guest_port);

@@ -63,6 +63,15 @@ TEST(Config, EgressRules) {
     EXPECT_FALSE(EgressRule::parse(bad)) << bad;
 }
 
+TEST(Config, Resolvers) {
+  EXPECT_EQ(parse_resolver("192.0.2.1")->text(), "192.0.2.1:53");
+  EXPECT_EQ(parse_resolver("192.0.2.1:5353")->text(), "192.0.2.1:5353");
+  EXPECT_EQ(parse_resolver("fd00::1")->text(), "[fd00::1]:53");
+  EXPECT_EQ(parse_resolver("[fd00::1]:5353")->text(), "[fd00::1]:5353");
+  for (const char* bad : {"", "dns.example", "192.0.2.1:0", "192.0.2.1:x", "[fd00::1]x"})
+    EXPECT_FALSE(parse_resolver(bad)) << bad;
+}
+
 TEST(Config, MacAddresses) {
   EXPECT_EQ((*parse_mac("52:54:00:0a:FF:01")), (MacAddress{0x52, 0x54, 0, 0x0a, 0xff, 1}));
   for (const char* bad : {"", "52:54:00:0a:ff", "52-54-00-0a-ff-01", "52:54:00:0a:ff:0g"})

@@ -43,6 +43,9 @@ struct EgressRule {
   static Result<EgressRule> parse(std::string_view text);
 };
 
+// A resolver: "ADDRESS" (port 53), "A.B.C.D:PORT" or "[IPV6]:PORT".
+Result<Endpoint> parse_resolver(std::string_view text);
+
 // A name that the forwarder answers by itself.
 struct HostName {
   std::string name;
