@@ -35,4 +35,4 @@ smol_layer(vmm DEPENDS api http hypervisor/kvm hypervisor/soft arch/x86_64 stora
            devices/virtio/rng devices/virtio/vsock devices/virtio/net net/user
            devices/virtio/p9 devices/virtio/balloon)
 smol_layer(image DEPENDS base)
-smol_layer(machines DEPENDS image)
+smol_layer(machines DEPENDS image client)

@@ -96,14 +96,13 @@ Parsed parse(int argc, const char* const* argv);
 // What --help prints for "", a group's or a verb's path.
 std::string help_text(std::string_view path);
 
-Result<std::string> find_kernel(const std::string& name);
-
 Result<int> run_doctor(const Invocation& invocation);
 Result<int> run_version(const Invocation& invocation);
 Result<int> run_kernel_path(const Invocation& invocation);
 Result<int> run_completion(const Invocation& invocation);
 Result<int> run_man(const Invocation& invocation);
 Result<int> run_machine_run(const Invocation& invocation);
+Result<int> run_detached(const Invocation& invocation);  // `machine run -d`
 Result<int> run_machine_create(const Invocation& invocation);
 Result<int> run_machine_start(const Invocation& invocation);
 Result<int> run_machine_stop(const Invocation& invocation);

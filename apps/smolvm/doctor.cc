@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "hypervisor/kvm/probe.h"
+#include "machines/boot_files.h"
 #include "machines/monitor_process.h"
 
 namespace smolvm {
@@ -24,7 +25,7 @@ Findings examine() {
   found.kvm = hypervisor::kvm::probe();
   found.accel = found.kvm.fitness == hypervisor::kvm::KvmFitness::kFit ? "kvm" : "soft";
   if (const auto path = machines::find_monitor()) found.monitor = *path;
-  if (const auto path = find_kernel("micro")) {
+  if (const auto path = machines::find_kernel("micro")) {
     found.kernel = *path;
   } else {
     found.kernel_problem = path.error().chain();
@@ -67,6 +68,12 @@ Result<int> run_doctor(const Invocation& invocation) {
     fmt::print("kernel:      {}\n", found.kernel.empty() ? found.kernel_problem : found.kernel);
   }
   return found.kernel.empty() ? 1 : 0;
+}
+
+Result<int> run_kernel_path(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string path, machines::find_kernel(invocation.words[0]));
+  fmt::print("{}\n", path);
+  return 0;
 }
 
 Result<int> run_version(const Invocation&) {

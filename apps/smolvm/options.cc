@@ -113,7 +113,6 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   spec.init = invocation.list("init");
   spec.command = invocation.command;
   TRY(secrets_of(invocation, spec));
-  TRY_ASSIGN(spec.expose_socket, pairs_of(invocation, "expose-socket", ':'));
   TRY_ASSIGN(spec.mount_socket, pairs_of(invocation, "mount-socket", ':'));
   spec.ssh_agent = invocation.has("ssh-agent");
   TRY(machines::validate(spec));

@@ -79,8 +79,7 @@ constexpr Option kRunOnly[] = {
 constexpr Option kCreateOnly[] = {
     {"--label", Takes::kTexts, "K=V", "a label of your own"},
     {"--init", Takes::kTexts, "COMMAND", "shell command that runs in the guest after each start"},
-    {"--expose-socket", Takes::kTexts, "HOST:GUEST",
-     "the guest's Unix socket GUEST is reached at HOST"},
+    {"--expose-socket", Takes::kRefused, "HOST:GUEST", ""},
     {"--mount-socket", Takes::kTexts, "HOST:GUEST",
      "the host's Unix socket HOST is reached at GUEST in the guest"},
 };

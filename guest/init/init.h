@@ -135,6 +135,9 @@ const char* probe_file_system(const unsigned char* head, size_t size);
 /* type "": found by its magic number. */
 bool mount_device(const char* device, const char* type, const char* where, bool writable,
                   struct failure* failure);
+/* Lets a mounted ext4 take all of its device, which the host may have made larger. Others are left
+ * alone; a failure is said on the console. */
+void grow_file_system(const char* device, const char* where);
 
 /* --- network.c ----------------------------------------------------------------------------------
  */

@@ -73,7 +73,10 @@ bool mount_disk(const char* device, const char* type, const char* path, bool rea
                 struct failure* failure) {
   if (!make_folders(path, failure) || !mount_device(device, type, path, !read_only, failure))
     return false;
-  if (!read_only) remember_to_settle(path);
+  if (!read_only) {
+    grow_file_system(device, path);
+    remember_to_settle(path);
+  }
   return true;
 }
 

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -17,6 +18,10 @@
 #include <unistd.h>
 
 #include "guest/init/init.h"
+
+/* linux/magic.h and fs/ext4/ext4.h: known by number, as the headers for programs have it not. */
+#define EXT4_SUPER_MAGIC 0xef53
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 
 #define STAGE "/.smol"
 #define LOWER STAGE "/lower"
@@ -69,11 +74,32 @@ bool mount_device(const char* device, const char* type, const char* where, bool 
   return fail(failure, "root device %s: mounting %s: %s", device, type, strerror(error));
 }
 
+void grow_file_system(const char* device, const char* where) {
+  struct statfs status;
+  uint64_t bytes = 0;
+  int disk = open(device, O_RDONLY | O_CLOEXEC);
+  bool known = disk >= 0 && ioctl(disk, BLKGETSIZE64, &bytes) == 0;
+  if (disk >= 0) close(disk);
+  int root = open(where, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (known && root >= 0 && fstatfs(root, &status) == 0 && status.f_type == EXT4_SUPER_MAGIC &&
+      status.f_bsize > 0) {
+    uint64_t blocks = bytes / (uint64_t)status.f_bsize;
+    /* Nothing happens where the file system has that size already. */
+    if (ioctl(root, EXT4_IOC_RESIZE_FS, &blocks) != 0) {
+      struct failure failure;
+      fail(&failure, "%s: growing the file system: %s", device, strerror(errno));
+      say_failure(&failure);
+    }
+  }
+  if (root >= 0) close(root);
+}
+
 static bool make_overlay(const struct root_config* root, struct failure* failure) {
   mkdir(UPPER, 0755);
-  if (root->upper_device[0] != '\0' &&
-      !mount_device(root->upper_device, root->upper_type, UPPER, true, failure))
-    return false;
+  if (root->upper_device[0] != '\0') {
+    if (!mount_device(root->upper_device, root->upper_type, UPPER, true, failure)) return false;
+    grow_file_system(root->upper_device, UPPER);
+  }
   bool fresh = mkdir(UPPER "/upper", 0755) == 0;
   mkdir(UPPER "/work", 0755);
   const char* lower = "/";

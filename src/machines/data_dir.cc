@@ -17,6 +17,9 @@ namespace {
 
 // "/vsock.sock_65535"
 constexpr std::size_t kLongestSocketName = 17;
+constexpr int kRemoveTries = 5;
+
+Result<> remove_tree_once(const std::string& path, int tries);
 
 const char* variable(const char* name) {
   const char* const value = std::getenv(name);
@@ -93,7 +96,9 @@ Result<> make_folders(const std::string& path) {
   return {};
 }
 
-Result<> remove_tree(const std::string& path) {
+namespace {
+
+Result<> remove_tree_once(const std::string& path, int tries) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) {
     if (errno == ENOENT) return {};
@@ -103,9 +108,15 @@ Result<> remove_tree(const std::string& path) {
     return fail_errno("cannot remove {}", path);
   }
   TRY(remove_below(fd, path));
-  if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return fail_errno("cannot remove {}", path);
-  return {};
+  if (::rmdir(path.c_str()) == 0 || errno == ENOENT) return {};
+  // Somebody put a file there meanwhile.
+  if (errno == ENOTEMPTY && tries > 1) return remove_tree_once(path, tries - 1);
+  return fail_errno("cannot remove {}", path);
 }
+
+}  // namespace
+
+Result<> remove_tree(const std::string& path) { return remove_tree_once(path, kRemoveTries); }
 
 unsigned long long disk_usage(const std::string& path) {
   struct stat status{};

@@ -14,7 +14,7 @@
 namespace smol::machines {
 namespace {
 
-constexpr int kKillWaitMs = 10'000;
+constexpr int kKillWaitMs = 10'000, kStopWaitMs = 3'000;
 
 bool at_work(State state) {
   return state == State::kCreating || state == State::kStarting || state == State::kStopping ||
@@ -28,6 +28,16 @@ void kill_and_wait(const ProcessIdentity& process) {
   }
 }
 
+// Of a stop whose process was killed: the guest may be on its way out, and gets a moment for it.
+void finish_stop(const ProcessIdentity& process) {
+  const auto fd = open_process(process);
+  if (!fd) return;
+  for (const int signal : {0, SIGTERM, SIGKILL}) {
+    if (signal != 0) signal_process(*fd, signal);
+    if (wait_for_end(*fd, kStopWaitMs)) return;
+  }
+}
+
 void set_stopped(Record& record, std::string reason) {
   record.state = State::kStopped;
   record.monitor = record.worker = {};
@@ -37,9 +47,7 @@ void set_stopped(Record& record, std::string reason) {
 
 Result<> must_be_idle(const Record& record, std::string_view what) {
   const std::string& name = record.spec.name;
-  if (at_work(record.state))
-    return fail("machine '{}' is {} (by process {})", name, name_of(record.state),
-                record.worker.pid);
+  if (at_work(record.state)) return std::unexpected(busy_error(record));
   if (record.state == State::kRunning || record.state == State::kPaused)
     return fail("machine '{}' is {} (PID: {}); stop it to {}", name, name_of(record.state),
                 record.monitor.pid, what);
@@ -48,16 +56,18 @@ Result<> must_be_idle(const Record& record, std::string_view what) {
 
 }  // namespace
 
+Error busy_error(const Record& record) {
+  const char* const work = record.state == State::kCreating   ? "created"
+                           : record.state == State::kStarting ? "started"
+                           : record.state == State::kStopping ? "stopped"
+                                                              : "deleted";
+  return Error(fmt::format("machine '{}' is being {} by process {}", record.spec.name, work,
+                           record.worker.pid));
+}
+
 std::string overlay_path(const std::string& folder) { return folder + "/overlay.raw"; }
 std::string storage_path(const std::string& folder) { return folder + "/storage.raw"; }
 std::string end_path(const std::string& folder) { return folder + "/end"; }
-
-std::string read_end(const std::string& folder) {
-  auto text = base::read_text_file(end_path(folder));
-  if (!text) return "";
-  while (!text->empty() && text->back() == '\n') text->pop_back();
-  return *text;
-}
 
 Result<Machines> Machines::open() {
   TRY_ASSIGN(std::string data, data_dir());
@@ -83,24 +93,18 @@ Result<bool> Machines::settle(Record& record) {
       set_stopped(record, "its start was interrupted");
       return true;
     case State::kStopping:
-      if (alive(record.monitor)) {
-        record.state = State::kRunning;
-        record.worker = {};
-        return true;
-      }
+      finish_stop(record.monitor);
       set_stopped(record, "");
       return true;
     case State::kDeleting:
       kill_and_wait(record.monitor);
+      if (::access(folder.c_str(), F_OK) != 0) return false;
       set_stopped(record, "its deletion was interrupted");
       return true;
     case State::kRunning:
     case State::kPaused:
       if (alive(record.monitor)) return true;
-      {
-        const std::string end = read_end(folder);
-        set_stopped(record, end.empty() ? "the monitor ended without a word" : end);
-      }
+      set_stopped(record, describe_end(folder));
       return true;
     case State::kCreated:
     case State::kStopped:
@@ -155,8 +159,10 @@ Result<Record> Machines::create(const MachineSpec& spec) {
   record.state = State::kCreating;
   record.worker = own_identity();
   record.created_ms = unix_time_ms();
-  TRY(store_.add(record, [](const Record& old) {
-    return old.state == State::kCreating && !alive(old.worker);
+  TRY(store_.add(record, [this](const Record& old) {
+    Record copy = old;
+    const auto there = settle(copy);
+    return there && !*there;
   }));
   if (const auto made = make_disks(spec); !made) {
     (void)remove_tree(machine_folder(spec.name));
@@ -172,6 +178,7 @@ Result<Record> Machines::create(const MachineSpec& spec) {
 
 Result<Record> Machines::claim(const std::string& name, State state,
                                const std::function<Result<>(const Record&)>& allowed) {
+  TRY_ASSIGN(const Record settled, get(name));  // what takes time is done before the transaction
   return store_.change(name, [&](Record& record) -> Result<> {
     TRY_ASSIGN(const bool there, settle(record));
     if (!there) return fail("machine '{}' not found", name);
@@ -219,14 +226,19 @@ Result<> Machines::remove(const std::string& name, bool force) {
   kill_and_wait(record.monitor);
   const std::string folder = machine_folder(name);
   if (!record.sockets.empty() && record.sockets != folder) TRY(remove_tree(record.sockets));
-  if (const auto removed = remove_tree(folder); !removed) {
+  // The folder goes aside first: until then the machine is whole, from then on it is gone, whoever
+  // is killed. No machine's name begins with a dot.
+  const std::string aside = fmt::format("{}/machines/.deleted-{}-{}", data_, name, ::getpid());
+  if (::rename(folder.c_str(), aside.c_str()) != 0 && errno != ENOENT) {
+    const auto failed = fail_errno("cannot remove {}", folder);
     TRY(store_.change(name, [](Record& fresh) -> Result<> {
       set_stopped(fresh, "its deletion failed");
       return {};
     }));
-    return removed;
+    return failed;
   }
-  return store_.remove(name);
+  TRY(store_.remove(name));
+  return remove_tree(aside);
 }
 
 Result<std::vector<Machines::Garbage>> Machines::garbage() {

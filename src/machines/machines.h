@@ -32,6 +32,24 @@ class Machines {
   // A stopped machine, its disks and its record. force: stops (kills) it first.
   Result<> remove(const std::string& name, bool force);
 
+  struct StartOptions {
+    ConstByteSpan image;  // the embedded initial root
+    u64 started_at = 0;   // CLOCK_MONOTONIC ns at which the user asked
+  };
+  // Returns when the guest's agent listens. After an Error the record is as it was before.
+  Result<Record> start(const std::string& name, const StartOptions& options);
+
+  struct StopOptions {
+    u64 grace_ns = 10'000'000'000;  // for the guest's own end
+    bool force = false;             // do not ask the guest
+  };
+  Result<> stop(const std::string& name, const StopOptions& options);
+  Result<> pause(const std::string& name);
+  Result<> resume(const std::string& name);
+  // The record of a machine that runs and is not paused; anything else is an Error that says what
+  // it is.
+  Result<Record> running(const std::string& name);
+
   struct Garbage {
     std::string path;
     u64 bytes = 0;
@@ -48,6 +66,7 @@ class Machines {
   Result<Record> claim(const std::string& name, State state,
                        const std::function<Result<>(const Record&)>& allowed);
   Result<> make_disks(const MachineSpec& spec);
+  Result<> boot(Record& record, const StartOptions& options);
 
   std::string data_;
   Store store_;
@@ -58,7 +77,10 @@ std::string overlay_path(const std::string& folder);
 std::string storage_path(const std::string& folder);
 // Where the watcher of a monitor writes how it ended.
 std::string end_path(const std::string& folder);
-// "stopped", "was killed by signal 9", ...: what the watcher wrote; "" when nothing was.
-std::string read_end(const std::string& folder);
+// "machine 'web' is being started by process 7"; record.state is one of work.
+Error busy_error(const Record& record);
+// What the watcher wrote, and what the guest's kernel or the monitor said last, as a clause:
+// "monitor was killed by signal 9".
+std::string describe_end(const std::string& folder);
 
 }  // namespace smol::machines

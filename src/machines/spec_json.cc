@@ -89,8 +89,7 @@ void fields(Visitor&& visit, auto& v)
       visit("append", v.append);
   visit("accel", v.accel), visit("init", v.init), visit("command", v.command),
       visit("secret_env", v.secret_env);
-  visit("secret_file", v.secret_file), visit("expose_socket", v.expose_socket),
-      visit("mount_socket", v.mount_socket);
+  visit("secret_file", v.secret_file), visit("mount_socket", v.mount_socket);
   visit("ssh_agent", v.ssh_agent);
 }
 

@@ -1,0 +1,177 @@
+// `machine monitor`: watches a machine from the foreground and restarts it by its policy.
+//
+// It waits for the monitor's end (a descriptor, no polling) and asks the health command in between.
+// Restarts back off from one second, doubling to a minute; a machine that stayed up for a minute
+// starts from one second again. A machine that somebody stops on purpose stays stopped.
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/time.h"
+#include "default_image.h"
+#include "guest/protocol/protocol.h"
+#include "machines/agent_client.h"
+#include "machines/launch.h"
+#include "options.h"
+
+namespace smolvm {
+namespace {
+
+using namespace smol;
+using machines::Machines;
+using machines::Record;
+using machines::State;
+
+constexpr u64 kSecond = 1'000'000'000;
+constexpr u64 kMostDelay = 60 * kSecond, kStable = 60 * kSecond;
+
+enum class Restart { kNever, kOnFailure, kAlways };
+
+struct Watch {
+  std::string name, health;
+  Restart restart = Restart::kOnFailure;
+  u64 interval = 10 * kSecond, health_timeout = 5 * kSecond, retries = 3;
+};
+
+enum class Woke { kTime, kEnded, kSignal };
+
+void tell(const Watch& watch, std::string_view text) {
+  fmt::print("{}: {}\n", watch.name, text);
+  std::fflush(stdout);
+}
+
+// process -1: none.
+Woke wait_for(int signals, int process, u64 ns) {
+  pollfd waited[2] = {{.fd = signals, .events = POLLIN, .revents = 0},
+                      {.fd = process, .events = POLLIN, .revents = 0}};
+  const u64 until = base::monotonic_ns() + ns;
+  for (;;) {
+    const u64 now = base::monotonic_ns();
+    const int left =
+        now >= until ? 0
+                     : static_cast<int>(std::min<u64>((until - now) / 1'000'000 + 1, 1'000'000));
+    const int got = ::poll(waited, 2, left);
+    if (got < 0 && errno == EINTR) continue;
+    if ((waited[0].revents & POLLIN) != 0) return Woke::kSignal;
+    if (waited[1].revents != 0) return Woke::kEnded;
+    if (now >= until) return Woke::kTime;
+  }
+}
+
+Result<Watch> read_watch(const Invocation& invocation) {
+  Watch watch;
+  TRY_ASSIGN(watch.name, invocation.machine());
+  const std::string policy = invocation.text("restart", "on-failure");
+  if (policy == "never" || policy == "no")
+    watch.restart = Restart::kNever;
+  else if (policy == "always")
+    watch.restart = Restart::kAlways;
+  else if (policy != "on-failure")
+    return fail("--restart {}: never, on-failure and always are known", policy);
+  watch.health = invocation.text("health-cmd");
+  TRY_ASSIGN(watch.interval,
+             machines::parse_duration("--interval", invocation.text("interval", "10s")));
+  TRY_ASSIGN(watch.health_timeout,
+             machines::parse_duration("--health-timeout", invocation.text("health-timeout", "5s")));
+  watch.retries = std::max<u64>(1, invocation.number("health-retries", 3));
+  return watch;
+}
+
+// What the health command says: "" for healthy.
+std::string ask_health(const Watch& watch, const Record& record) {
+  machines::RunConfig program;
+  program.arguments = {"sh", "-c", watch.health};
+  const auto end =
+      machines::AgentClient(machines::vsock_socket(record), watch.health_timeout + 5 * kSecond)
+          .run(program, watch.health_timeout);
+  if (!end) return end.error().chain();
+  if (end->kind == SMOL_EXIT_STATUS && end->value == 0) return "";
+  if (end->kind == SMOL_EXIT_TIMEOUT) return "the health command ran out of time";
+  return end->kind == SMOL_EXIT_STATUS
+             ? fmt::format("the health command ended with status {}", end->value)
+             : fmt::format("the health command failed ({})", end->text);
+}
+
+struct Ended {
+  bool on_purpose = false, failed = false, by_signal = false;
+};
+
+// Until the machine has ended, is unhealthy (then it is stopped here), or we are told to end.
+Result<Ended> watch_one_run(Machines& all, const Watch& watch, int signals) {
+  u64 failures = 0;
+  for (;;) {
+    TRY_ASSIGN(const Record record, all.get(watch.name));
+    if (record.state == State::kStopping) {
+      if (wait_for(signals, -1, kSecond / 5) == Woke::kSignal) return Ended{.by_signal = true};
+      continue;
+    }
+    if (record.state != State::kRunning && record.state != State::kPaused) {
+      if (record.reason.empty()) return Ended{.on_purpose = true};
+      tell(watch, record.reason);
+      return Ended{.failed = record.reason != "the guest ended"};
+    }
+    const auto process = open_process(record.monitor);
+    if (!process) continue;
+    const Woke woke = wait_for(signals, process->get(), watch.interval);
+    if (woke == Woke::kSignal) return Ended{.by_signal = true};
+    if (woke == Woke::kEnded || watch.health.empty() || record.state == State::kPaused) continue;
+    const std::string problem = ask_health(watch, record);
+    failures = problem.empty() ? 0 : failures + 1;
+    if (!problem.empty())
+      tell(watch, fmt::format("unhealthy ({} of {}): {}", failures, watch.retries, problem));
+    if (failures < watch.retries) continue;
+    TRY(all.stop(watch.name, {.force = true}));
+    return Ended{.failed = true};
+  }
+}
+
+}  // namespace
+
+Result<int> run_machine_monitor(const Invocation& invocation) {
+  TRY_ASSIGN(const Watch watch, read_watch(invocation));
+  TRY_ASSIGN(auto all, Machines::open());
+  TRY_ASSIGN(const Record first, all.get(watch.name));
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&set, number);
+  ::sigprocmask(SIG_BLOCK, &set, nullptr);
+  const base::UniqueFd signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals.valid()) return fail_errno("cannot watch signals");
+  bool start = first.state == State::kCreated || first.state == State::kStopped;
+  for (u64 delay = kSecond;;) {
+    const u64 began = base::monotonic_ns();
+    bool failed = false;
+    if (start) {
+      if (const auto started =
+              all.start(watch.name, {.image = default_image(), .started_at = began});
+          started) {
+        tell(watch, fmt::format("started (PID: {})", started->monitor.pid));
+      } else {
+        if (watch.restart == Restart::kNever) return std::unexpected(started.error());
+        tell(watch, started.error().chain());
+        failed = true;
+      }
+    }
+    Ended ended{.failed = failed};
+    if (!failed) {
+      TRY_ASSIGN(ended, watch_one_run(all, watch, signals.get()));
+    }
+    if (ended.by_signal) return 0;
+    if (ended.on_purpose) {
+      tell(watch, "stopped");
+      return 0;
+    }
+    if (watch.restart == Restart::kNever || (watch.restart == Restart::kOnFailure && !ended.failed))
+      return ended.failed ? 1 : 0;
+    if (base::monotonic_ns() - began > kStable) delay = kSecond;
+    tell(watch, fmt::format("restarting in {} s", delay / kSecond));
+    if (wait_for(signals.get(), -1, delay) == Woke::kSignal) return 0;
+    delay = std::min(delay * 2, kMostDelay);
+    start = true;
+  }
+}
+
+}  // namespace smolvm
