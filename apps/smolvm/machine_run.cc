@@ -99,6 +99,7 @@ Result<int> run_machine_run(const Invocation& invocation) {
   machines::RunOptions options;
   TRY(add_command(invocation, spec, options));
   options.setup = std::move(plan.setup);
+  options.host_sockets = std::move(plan.host_sockets);
   options.monitor_arguments = std::move(plan.arguments);
   options.inherited = {plan.boot.initrd.get()};
   for (const auto& disk : plan.scratch) options.inherited.push_back(disk.get());

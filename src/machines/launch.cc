@@ -115,14 +115,14 @@ Result<> add_secrets(const MachineSpec& spec, LaunchPlan& plan) {
   return {};
 }
 
-Result<> add_sockets(const Record& record, LaunchPlan& plan) {
+Result<> add_sockets(const MachineSpec& spec, LaunchPlan& plan) {
   u32 port = kFirstForward;
   const auto forward = [&](const std::string& host, const std::string& guest) {
-    plan.setup.forwards.push_back({.path = guest, .port = port, .owner = record.spec.user});
-    plan.links.emplace_back(fmt::format("{}_{}", vsock_socket(record), port++), host);
+    plan.setup.forwards.push_back({.path = guest, .port = port, .owner = spec.user});
+    plan.host_sockets.push_back({.port = port++, .path = host});
   };
-  for (const auto& [host, guest] : record.spec.mount_socket) forward(host, guest);
-  if (record.spec.ssh_agent) {
+  for (const auto& [host, guest] : spec.mount_socket) forward(host, guest);
+  if (spec.ssh_agent) {
     const char* const agent = std::getenv("SSH_AUTH_SOCK");
     if (agent == nullptr) return fail("--ssh-agent: no agent here (SSH_AUTH_SOCK is not set)");
     forward(agent, kAgentSocket);
@@ -231,15 +231,12 @@ Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, 
   }
   TRY(add_shares(spec, plan));
   TRY(add_secrets(spec, plan));
-  TRY(add_sockets(record, plan));
+  TRY(add_sockets(spec, plan));
   add_services(spec, plan);
   return plan;
 }
 
 Result<LaunchPlan> plan_run(const MachineSpec& spec, const RunRequest& request) {
-  if (!spec.mount_socket.empty() || spec.ssh_agent)
-    return fail(
-        "sockets can only be forwarded into a machine that stays: create it, or run with -d");
   LaunchPlan plan;
   TRY_ASSIGN(plan.boot, prepare_boot({.kernel = spec.kernel,
                                       .append = spec.append,
@@ -266,6 +263,7 @@ Result<LaunchPlan> plan_run(const MachineSpec& spec, const RunRequest& request) 
     }
   }
   TRY(add_shares(spec, plan));
+  TRY(add_sockets(spec, plan));
   TRY(add_secrets(spec, plan));
   return plan;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "machines/boot_files.h"
+#include "machines/socket_relay.h"
 #include "machines/store.h"
 
 namespace smol::machines {
@@ -15,9 +16,8 @@ struct LaunchPlan {
   std::vector<std::string> arguments;  // of smol-vmm
   BootFiles boot;
   GuestSetup setup;
-  // Links to make beside the vsock socket: `vsock.sock_PORT` -> a Unix socket of the host.
-  std::vector<std::pair<std::string, std::string>> links;
-  std::vector<base::UniqueFd> scratch;  // disks of a run; must stay open until the monitor runs
+  std::vector<HostSocket> host_sockets;  // where the ports of setup.forwards lead
+  std::vector<base::UniqueFd> scratch;   // disks of a run; must stay open until the monitor runs
 };
 
 // folder: the machine's, with its disks. record.sockets and record.address are set. started_at:

@@ -47,11 +47,14 @@ std::string last_words(const std::string& folder) {
   return "";
 }
 
-Result<> make_links(const LaunchPlan& plan) {
-  for (const auto& [link, target] : plan.links) {
+// The monitor connects to `vsock.sock_PORT` for a guest that asks for PORT: a link there is all
+// that a forwarded socket needs.
+Result<> make_links(const Record& record, const LaunchPlan& plan) {
+  for (const HostSocket& socket : plan.host_sockets) {
+    const std::string link = fmt::format("{}_{}", vsock_socket(record), socket.port);
     ::unlink(link.c_str());
-    if (::symlink(target.c_str(), link.c_str()) != 0)
-      return fail_errno("cannot link {} to {}", link, target);
+    if (::symlink(socket.path.c_str(), link.c_str()) != 0)
+      return fail_errno("cannot link {} to {}", link, socket.path);
   }
   return {};
 }
@@ -106,7 +109,7 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   TRY_ASSIGN(record.sockets, socket_dir(data_, name));
   remove_sockets(record);
   TRY_ASSIGN(const LaunchPlan plan, plan_launch(record, folder, options.image, options.started_at));
-  TRY(make_links(plan));
+  TRY(make_links(record, plan));
   TRY_ASSIGN(const base::UniqueFd listener, listen_for_guest(vsock_socket(record) + "_1024"));
   TRY_ASSIGN(const std::string program, find_monitor());
   TRY_ASSIGN(auto monitor, DetachedMonitor::start({.program = program,
