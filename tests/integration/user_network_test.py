@@ -5,10 +5,12 @@ run itself, with an initramfs of BusyBox and one script; everything on the host 
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import threading
+import unittest
 
 import smolvm
 
@@ -50,6 +52,22 @@ nc -l -p 9 >/dev/null
 echo END
 """
 
+# Programs of the host's Debian, in the guest with their libraries.
+PROGRAMS = ["/usr/bin/curl", "/usr/bin/dig", "/usr/bin/iperf3", "/usr/bin/rsync", "/usr/bin/git", "/usr/bin/ssh"]
+
+REAL = COMMON + """
+export HOME=/tmp; cd /tmp; chmod 600 /key
+curl -s -o file http://web.example:WEB4/file && echo "curl $(md5sum <file)"
+curl -s -T file http://10.0.2.2:WEB4/put; curl -s http://10.0.2.2:WEB4/small http://10.0.2.2:WEB4/small
+dig +short web.example; dig +short +tcp web.example; dig +short nothing.example
+for words in "" "-R" "-P 4"; do iperf3 -c 10.0.2.2 -p IPERF -n 30M $words >log 2>&1 && echo "iperf3 $words" || cat log; done
+iperf3 -c 10.0.2.2 -p IPERF -u -b 20M -t 1 >log 2>&1 && echo "iperf3 -u" || cat log
+rsync -a rsync://10.0.2.2:RSYNC/tree/ /tmp/tree && (cd tree && find . -type f | sort | xargs cat | md5sum)
+git clone -q --template= git://10.0.2.2:GIT/repo.git && cat repo/hello
+ssh -p SSH -i /key -o StrictHostKeyChecking=no -o LogLevel=ERROR root@10.0.2.2 'echo "ssh $(md5sum)"' <file
+echo END
+"""
+
 HELD = COMMON + """
 wget -q -O - http://web.example:WEB4/small
 wget -q -O - http://10.0.2.2:WEB4/small
@@ -72,7 +90,9 @@ class Servers:
         self.upload = self.serve(socket.AF_INET, "127.0.0.1", self.take)
         self.udp4 = self.answer(socket.AF_INET, "127.0.0.1", lambda query: query).getsockname()[1]
         self.udp6 = self.answer(socket.AF_INET6, "::1", lambda query: query).getsockname()[1]
-        self.names = self.answer(socket.AF_INET, "127.0.0.1", self.resolve)
+        # The name server answers over TCP at the same port.
+        self.name_port = self.serve(socket.AF_INET, "127.0.0.1", self.resolve_stream)
+        self.names = self.answer(socket.AF_INET, "127.0.0.1", self.resolve, self.name_port)
 
     def serve(self, family, address, handler):
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -90,9 +110,16 @@ class Servers:
         threading.Thread(target=loop, daemon=True).start()
         return listener.getsockname()[1]
 
-    def answer(self, family, address, handler):
+    def resolve_stream(self, connection):
+        with connection:
+            size = int.from_bytes(connection.recv(2, socket.MSG_WAITALL), "big")
+            reply = self.resolve(connection.recv(size, socket.MSG_WAITALL))
+            connection.sendall(len(reply).to_bytes(2, "big") + reply)
+            connection.recv(1)
+
+    def answer(self, family, address, handler, port=0):
         server = socket.socket(family, socket.SOCK_DGRAM)
-        server.bind((address, 0))
+        server.bind((address, port))
         self.sockets.append(server)
 
         def loop():
@@ -108,6 +135,16 @@ class Servers:
     def web(self, connection):
         with connection:
             request = connection.recv(4096)
+            if request.startswith(b"PUT"):
+                head, body = request.split(b"\r\n\r\n", 1)
+                wanted = int(re.search(rb"Content-Length: (\d+)", head).group(1))
+                if b"100-continue" in head:
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                while len(body) < wanted and (data := connection.recv(1 << 16)):
+                    body += data
+                answer = b"put %s\n" % hashlib.md5(body).hexdigest().encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+                return
             body = b"small from the host\n" if b" /small" in request else self.content
             connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
@@ -148,7 +185,21 @@ class UserNetworkTest(smolvm.MachineTest):
         self.addCleanup(self.servers.close)
         self.closed = free_port()
 
-    def initramfs(self, script):
+    def add_programs(self, root):
+        """Programs of the host with the libraries that they name."""
+        for program in PROGRAMS:
+            listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+            for file in [program] + re.findall(r"(/\S+) \(0x", listed):
+                os.makedirs(root + os.path.dirname(file), exist_ok=True)
+                shutil.copy(file, root + file)
+            os.symlink(program, os.path.join(root, "bin", os.path.basename(program)))
+        os.makedirs(root + "/usr/lib/git-core", exist_ok=True)
+        os.symlink("/usr/bin/git", root + "/usr/lib/git-core/git")
+        os.makedirs(root + "/tmp", exist_ok=True)
+        with open(root + "/etc/passwd", "w", encoding="utf-8") as file:
+            file.write("root:x:0:0:root:/tmp:/bin/sh\n")
+
+    def initramfs(self, script, prepare=None):
         root = self.path("root")
         for folder in ("bin", "dev", "proc", "sys", "etc"):
             os.makedirs(os.path.join(root, folder))
@@ -162,6 +213,8 @@ class UserNetworkTest(smolvm.MachineTest):
             with open(os.path.join(root, file), "w", encoding="utf-8") as out:
                 out.write(text)
             os.chmod(os.path.join(root, file), 0o755)
+        if prepare:
+            prepare(root)
         image = self.path("root.cpio")
         with open(image, "wb") as out:
             names = subprocess.run(["find", "."], cwd=root, check=True, capture_output=True).stdout
@@ -170,13 +223,13 @@ class UserNetworkTest(smolvm.MachineTest):
 
     def command(self, image, net):
         return [os.path.join(os.path.dirname(smolvm.SMOLVM), "smol-vmm"), "--accel", smolvm.ACCEL, "--kernel",
-                smolvm.kernel_path("micro"), "--initramfs", image, "--memory", "size=192M", "--tables", "mp", "--serial", "off",
+                smolvm.kernel_path("micro"), "--initramfs", image, "--memory", "size=512M", "--tables", "mp", "--serial", "off",
                 "--console", "tty", "--net", net, "--cmdline", "console=hvc0 quiet reboot=t panic=-1"]
 
-    def run_guest(self, script, options, on_ready=None):
+    def run_guest(self, script, options, on_ready=None, prepare=None):
         """The guest's lines; on_ready is called when it says `ready`."""
         dns = self.servers.names.getsockname()[1]
-        command = self.command(self.initramfs(script), f"mode=user,dns=127.0.0.1:{dns}{options}")
+        command = self.command(self.initramfs(script, prepare), f"mode=user,dns=127.0.0.1:{dns}{options}")
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.env)
         timer = threading.Timer(smolvm.LIMIT, process.kill)
         timer.start()
@@ -237,6 +290,66 @@ class UserNetworkTest(smolvm.MachineTest):
         self.assertIn(("tcp", "10.0.2.2", self.closed, None, "not allowed"), seen)
         self.assertIn(("tcp", "192.0.2.9", 443, None, "not allowed"), seen)
         self.assertIn(("dns", None, None, "other.example", "name not allowed"), seen)
+
+    def daemon(self, command):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.env)
+
+        def stop():
+            process.terminate()
+            process.wait()
+        self.addCleanup(stop)
+
+    def write(self, name, text, mode=0o600):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(self.path(name), mode)
+        return self.path(name)
+
+    def start_daemons(self):
+        ports = {name: str(free_port()) for name in ("IPERF", "RSYNC", "GIT", "SSH")}
+        self.daemon(["iperf3", "-s", "-B", "127.0.0.1", "-p", ports["IPERF"]])
+        tree = self.path("tree")
+        content = b""
+        for i in range(200):
+            os.makedirs(f"{tree}/{i % 7}", exist_ok=True)
+            with open(f"{tree}/{i % 7}/{i:03}", "wb") as file:
+                file.write(os.urandom(i * 97))
+        for folder, _, files in sorted(os.walk(tree)):
+            for name in sorted(files):
+                with open(os.path.join(folder, name), "rb") as file:
+                    content += file.read()
+        rsync = self.write("rsyncd.conf", f"use chroot = no\nuid = root\ngid = root\n[tree]\npath = {tree}\n")
+        self.daemon(["rsync", "--daemon", "--no-detach", "--address", "127.0.0.1", "--port", ports["RSYNC"], "--config", rsync])
+        git = ["git", "-c", "user.name=smol", "-c", "user.email=smol@example.org", "-C", self.path("work")]
+        os.mkdir(self.path("work"))
+        with open(self.path("work/hello"), "w", encoding="utf-8") as file:
+            file.write("from the repository\n")
+        for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"], ["clone", "-q", "--bare", ".", self.path("repo.git")]):
+            subprocess.run(git + words, check=True, env=self.env)
+        self.daemon(["git", "daemon", "--export-all", "--listen=127.0.0.1", "--port=" + ports["GIT"], "--base-path=" + self.folder])
+        for name in ("key", "hostkey"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.path(name)], check=True)
+        os.makedirs("/run/sshd", exist_ok=True)
+        self.daemon(["/usr/sbin/sshd", "-D", "-f", self.write("sshd_config", f"""ListenAddress 127.0.0.1:{ports["SSH"]}
+HostKey {self.path("hostkey")}\nAuthorizedKeysFile {self.path("key.pub")}\nStrictModes no\nPermitRootLogin yes\nUsePAM no\nPidFile none
+""")])
+        return ports, hashlib.md5(content).hexdigest()
+
+    @unittest.skipUnless(os.geteuid() == 0 and all(map(os.path.exists, PROGRAMS + ["/usr/sbin/sshd"])), "programs are missing")
+    def test_real_programs(self):
+        ports, tree = self.start_daemons()
+        script = REAL
+        for word, port in ports.items():
+            script = script.replace(word, port)
+
+        def prepare(root):
+            self.add_programs(root)
+            shutil.copy(self.path("key"), root + "/key")
+        lines = self.run_guest(script, "", prepare=prepare)
+        digest = hashlib.md5(self.servers.content).hexdigest()
+        self.assertEqual(lines, ["lease 10.0.2.15/24 10.0.2.2 10.0.2.3 1500", f"curl {digest}  -", f"put {digest}", "small from the host",
+                                 "small from the host", "10.0.2.2", "10.0.2.2", "iperf3", "iperf3 -R", "iperf3 -P 4", "iperf3 -u",
+                                 f"{tree}  -", "from the repository", f"ssh {digest}  -", "END"], self.error)
 
     def test_taken_port(self):
         with socket.socket() as taken:
