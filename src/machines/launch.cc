@@ -214,12 +214,13 @@ Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, 
                                       .initrd = {},
                                       .image = image}));
   add_engine(spec, started_at, plan);
-  TRY_ASSIGN(const std::string sockets, option_value(record.sockets));
+  TRY_ASSIGN(const std::string vsock, option_value(vsock_socket(record)));
   plan.arguments.insert(plan.arguments.end(),
-                        {"--serial", "tty", "--console", "off", "--vsock",
-                         fmt::format("cid=3,socket={}/vsock.sock", sockets), "--api-socket",
-                         "path=" + api_socket(record), "--event-monitor",
-                         "path=" + event_log(folder), "--after-reset", "end"});
+                        {"--serial", "tty", "--console", "off", "--vsock", "cid=3,socket=" + vsock,
+                         "--api-socket", "path=" + api_socket(record), "--event-monitor",
+                         "path=" + event_log(folder), "--after-reset", "end",
+                         // Memory that the guest frees goes back to the host by itself.
+                         "--balloon", "size=0,deflate_on_oom=on,free_page_reporting=on"});
   plan.setup.hostname = spec.hostname.empty() ? spec.name : spec.hostname;
   TRY(add_disks(spec, overlay_path(folder), spec.storage_gib != 0 ? storage_path(folder) : "",
                 plan));
