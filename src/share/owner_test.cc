@@ -77,6 +77,9 @@ TEST_F(Owners, RootPassesOwnersThrough) {
   EXPECT_EQ(::geteuid(), 0u);
   put_file(root / "by_root", "");
   EXPECT_EQ(on_host("by_root").st_uid, 0u) << "the identity is back";
+  ASSERT_EQ(client->attach(55, "s", kKeepOwner), 0);
+  EXPECT_EQ(client->mkdir(55, "of_nobody_told", 0755, 0), 0);
+  EXPECT_EQ(on_host("of_nobody_told").st_uid, 0u);
   // A directory that only another user may write to: the guest's kernel decides that, not the host.
   fs::permissions(root / "d", fs::perms::owner_all);
   ASSERT_EQ(client->attach(60, "s", 2000), 0);

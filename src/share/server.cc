@@ -238,7 +238,9 @@ Outcome<> Server::attach(Call& call) {
   call.in.take<u32>();  // afid
   call.in.text();       // uname
   std::string_view where = call.in.text();
-  const u32 uid = call.in.take<u32>();
+  // A client that tells no user (access=any) is the monitor's own.
+  u32 uid = call.in.take<u32>();
+  if (uid == kKeepOwner) uid = 0;
   if (!call.in.complete()) return refuse(EINVAL);
   if (where.starts_with('/')) where.remove_prefix(1);
   Place place;

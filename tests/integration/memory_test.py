@@ -52,6 +52,22 @@ md5sum </tmp/x
             self.assertIn(word, lines)
         self.assertIn(self.zero_digest(150) + "  -", lines)
 
+    def test_the_balloon_by_the_api(self):
+        path = self.path("api")
+        guest = self.start_guest("echo START; read go", "--balloon", "size=0", "--api-socket", f"path={path}", "--after-reset", "end",
+                                 memory="256M")
+        self.assertTrue(guest.wait_line("START"))
+        api = vmm_guest.Api(path)
+        actual = lambda: api.get("vm.info")["memory_actual_size"]
+        self.assertEqual(actual(), 256 << 20)
+        for size in (100 << 20, 30 << 20, 0):
+            self.assertEqual(api.put("vm.resize", {"desired_balloon": size})[0], 204)
+            self.assertTrue(smolvm.wait_until(lambda: actual() == (256 << 20) - size, smolvm.LIMIT), f"{actual()} with a balloon of {size}")
+        self.assertNotEqual(api.put("vm.resize", {"desired_balloon": 256 << 20})[0], 204)
+        self.assertEqual(api.get("vm.info")["config"]["balloon"]["size"], 0)
+        guest.say()
+        self.assertEqual(guest.end()[-1], "END")
+
     @staticmethod
     def zero_digest(mebibytes):
         out = subprocess.run(f"head -c {mebibytes}M /dev/zero | md5sum", shell=True, check=True, capture_output=True, text=True).stdout

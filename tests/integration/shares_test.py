@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """Shared directories under Linux' own 9P client: the cases of share_cases.c, owners, changes by the host, trees, shares that come and go."""
 import hashlib
-import http.client
-import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import threading
 import unittest
@@ -32,23 +29,6 @@ def digest_tree(root):
                     content = hashlib.sha256(file.read()).hexdigest()
             lines.append(f"{os.path.relpath(path, root)} {mode:o} {content}")
     return sorted(lines)
-
-
-class Api(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost")
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.path)
-
-    def put(self, call, body):
-        self.request("PUT", f"/api/v1/{call}", json.dumps(body), {"Content-Type": "application/json"})
-        answer = self.getresponse()
-        text = answer.read()
-        self.close()
-        return answer.status, text
 
 
 class SharesTest(vmm_guest.GuestTest):
@@ -224,7 +204,7 @@ cat <&4; exec 4<&-; cat one/f; echo THREE""", "--share", f"tag=one,path={first}"
         self.assertTrue(guest.wait_line("ONE"))
         busy = os.path.join(first, "busy")
         self.assertTrue(smolvm.wait_until(lambda: os.path.exists(busy) and os.stat(busy).st_size > 100))
-        api = Api(socket_path)
+        api = vmm_guest.Api(socket_path)
         self.assertEqual(api.put("vm.add-share", {"tag": "two", "path": second, "read_only": True})[0], 204)
         self.assertNotEqual(api.put("vm.add-share", {"tag": "three", "path": self.path("missing")})[0], 204)
         self.assertEqual(api.put("vm.remove-device", {"id": "one"})[0], 204)

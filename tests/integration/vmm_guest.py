@@ -1,6 +1,9 @@
 """For tests that run smol-vmm itself: an initramfs of BusyBox, static C programs and one script, whose output is the console's."""
+import http.client
+import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -59,6 +62,29 @@ class Guest:
                 if line.startswith(key + ":"):
                     return int(line.split()[1])
         return None
+
+
+class Api(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+    def put(self, call, body):
+        self.request("PUT", f"/api/v1/{call}", json.dumps(body), {"Content-Type": "application/json"})
+        answer = self.getresponse()
+        text = answer.read()
+        self.close()
+        return answer.status, text
+
+    def get(self, call):
+        self.request("GET", f"/api/v1/{call}")
+        text = self.getresponse().read()
+        self.close()
+        return json.loads(text)
 
 
 class GuestTest(smolvm.MachineTest):
