@@ -79,10 +79,17 @@ Result<> add_segment(const MachineSpec& spec, const std::string& address, const 
       plan.arguments.end(),
       {"--net", fmt::format("mode=segment,mac={},segment={},name={},ip={}", mac_of(spec.name, '1'),
                             segment, spec.name, address)});
+  // The segment's server knows its members and refuses all other names, so that the next one is
+  // asked.
+  std::vector<std::string> dns = {"10.88.0.1"};
+  for (GuestNetwork& network : plan.setup.networks) {
+    dns.insert(dns.end(), network.dns.begin(), network.dns.end());
+    network.dns.clear();
+  }
   plan.setup.networks.push_back({.interface = "eth1",
                                  .addresses = {address + "/16"},
                                  .gateways = {},
-                                 .dns = {"10.88.0.1"},
+                                 .dns = dns,
                                  .search = {}});
   return {};
 }

@@ -279,6 +279,14 @@ class VerbTest(NamedTest):
         self.good("exec", "web", "--", "cat", "/opt/mine", out="mine\n")
 
 
+    def test_machines_of_a_network_know_each_other_by_name(self):
+        for name in ("one", "two"):
+            self.create(name, "--network", "lab", "--mem", "128")
+            self.good("start", name)
+        self.assertIn("1 packets received", self.good("exec", "one", "--", "ping", "-c", "1", "-W", "20", "two"))
+        self.good("exec", "two", "--", "sh", "-c", "ip -4 -o address show eth1 | grep -c 10.88.0.3; grep -c . /etc/resolv.conf", out="1\n2\n")
+
+
 class BadInputTest(NamedTest):
     def test_names(self):
         self.bad("create", "--name=", status=2, says=["--name"])
