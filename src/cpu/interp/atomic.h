@@ -3,6 +3,8 @@
 // other CPUs standing still (begin_exclusive).
 #pragma once
 
+#include <atomic>
+
 #include "cpu/state/cpu.h"
 
 namespace smol::cpu {
@@ -43,6 +45,11 @@ template <class T>
   }
   return done;
 #else
+  // Another fence behind it: later loads must not pass the store, which acquire and release alone
+  // allow.
+  struct Fence {
+    ~Fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+  } const behind;
   if constexpr (sizeof(T) == 16) {
     using Wide = unsigned __int128;
     const auto wide = [](const T& pair) { return static_cast<Wide>(pair.high) << 64 | pair.low; };
