@@ -75,6 +75,9 @@ class Vcpu {
   virtual bool can_inject_interrupt() = 0;
   virtual void request_interrupt_window(bool on) = 0;
   virtual Result<> inject_nmi() = 0;
+  // The guest stood still because the monitor paused it: kvmclock says so, and a Linux guest's watchdogs do not take the
+  // time for a lock-up. On the vCPU's thread, between runs.
+  virtual void guest_was_paused() {}
 
   // Guest instructions retired since creation: exact on the software CPU, 0 where the back end cannot tell. Any thread
   // (a lower bound while running; exact from inside an exit on the vCPU's thread).

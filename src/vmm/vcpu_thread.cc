@@ -146,6 +146,7 @@ void VcpuThread::take_messages() {
         set_state(VcpuState::kPaused);
         break;
       case Message::Kind::kResume:
+        vcpu_->guest_was_paused();
         set_state(VcpuState::kRunning);
         break;
       case Message::Kind::kCall:

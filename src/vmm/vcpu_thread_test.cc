@@ -52,7 +52,8 @@ class FakeVcpu final : public Vcpu {
     ++nmis;
     return {};
   }
-  std::atomic<int> nmis{0};
+  void guest_was_paused() override { ++resumes; }
+  std::atomic<int> nmis{0}, resumes{0};
 
  private:
   std::mutex mutex_;
@@ -93,6 +94,7 @@ TEST_F(VcpuThreadTest, PausesAndResumes) {
     thread_->resume();
     ASSERT_TRUE(thread_->wait_until(VcpuState::kRunning));
     vcpu_->wait_runs(runs + 1);
+    EXPECT_EQ(vcpu_->resumes, i + 1);
   }
 }
 

@@ -135,7 +135,8 @@ constexpr u8 kMessagePassing[] = {
 TEST_P(MemoryOrder, StoresAreSeenInOrder) {
   if (!has_vcpus(GetParam(), 2)) GTEST_SKIP() << "too few vCPUs a VM here";
   Machine machine(GetParam(), kTeam);
-  EXPECT_EQ(run_team(machine, kMessagePassing, 2, 2'000'000), (std::vector<u16>{kRight, kRight}));
+  EXPECT_EQ(run_team(machine, kMessagePassing, 2, rounds_together(GetParam(), 2'000'000)),
+            (std::vector<u16>{kRight, kRight}));
 }
 
 // Each stores to its own word, fences, and loads the other's: not both see the old one.
@@ -262,7 +263,7 @@ TEST_P(MemoryOrder, TheDirtyLogLosesNothing) {
   constexpr u64 kPage = kSpare / kPageSize;
   std::atomic<bool> done{false};
   std::thread team([&] {
-    EXPECT_EQ(run_team(machine, kCountInOwnPage, 2, 20'000'000),
+    EXPECT_EQ(run_team(machine, kCountInOwnPage, 2, rounds_together(GetParam(), 20'000'000)),
               (std::vector<u16>{kRight, kRight}));
     done = true;
   });

@@ -16,8 +16,8 @@ inline bool has_vcpus(const std::string& accelerator, u32 count) {
   return hypervisor_of(accelerator).capabilities().max_vcpus >= count;
 }
 
-// Rounds in which the vCPUs wait for each other. KVM may be a nested one with a single processor,
-// where each wait takes a time slice.
+// Fewer rounds on KVM: it may be a nested one on a single emulated processor, where each wait for
+// another vCPU takes a time slice.
 inline u64 rounds_together(const std::string& accelerator, u64 rounds) {
   return accelerator == "kvm" ? rounds / 20 : rounds;
 }

@@ -240,4 +240,7 @@ Result<> KvmVcpu::inject_nmi() {
   return {};
 }
 
+// Refused while the guest uses no kvmclock: nothing to tell then.
+void KvmVcpu::guest_was_paused() { ::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0); }
+
 }  // namespace smol::hypervisor::kvm

@@ -33,6 +33,7 @@ class KvmVcpu final : public Vcpu {
   bool can_inject_interrupt() override;
   void request_interrupt_window(bool on) override;
   Result<> inject_nmi() override;
+  void guest_was_paused() override;
 
  private:
   KvmVcpu(base::UniqueFd fd, std::shared_ptr<const System> system, bool local_apic)

@@ -19,6 +19,8 @@ struct TimeInfo {  // struct pvclock_vcpu_time_info
 };
 static_assert(sizeof(TimeInfo) == 32);
 
+constexpr u8 kGuestStopped = 1 << 1;
+
 struct WallClock {  // struct pvclock_wall_clock: the time of day when system time was 0
   u32 version = 2;
   u32 seconds = 0;
@@ -56,6 +58,13 @@ bool KvmClock::write_msr(u32 index, u64 value, u64 tsc, u64 now) {
     return true;
   }
   return false;
+}
+
+void KvmClock::guest_was_paused() {
+  if ((system_ & 1) == 0) return;
+  const memory::GuestPhysical at((system_ & ~u64{1}) + offsetof(TimeInfo, flags));
+  const auto flags = memory_.load<u8>(at);
+  if (flags) (void)memory_.store<u8>(at, static_cast<u8>(*flags | kGuestStopped));  // bad address: as in write_msr
 }
 
 }  // namespace smol::hypervisor::soft

@@ -16,6 +16,9 @@ class KvmClock {
   // tsc: what RDTSC gives at system time `now` (ns). A bad address from the guest is ignored, as KVM does.
   bool write_msr(u32 index, u64 value, u64 tsc, u64 now);
 
+  // Sets PVCLOCK_GUEST_STOPPED, which the guest clears when it has seen it.
+  void guest_was_paused();
+
   u64 system_msr() const { return system_; }
   u64 wall_msr() const { return wall_; }
 

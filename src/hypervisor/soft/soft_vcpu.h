@@ -21,6 +21,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   bool can_inject_interrupt() override { return engine_->can_interrupt(); }
   void request_interrupt_window(bool on) override { window_requested_ = on; }
   Result<> inject_nmi() override;
+  void guest_was_paused() override { kvmclock_.guest_was_paused(); }
   u64 retired_instructions() const override { return retired_.load(std::memory_order_relaxed); }
 
   // Any thread; also from under the platform's lock.
