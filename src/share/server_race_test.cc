@@ -35,8 +35,10 @@ class Races : public ServerTest {
   void while_swapping(const fs::path& a, const fs::path& b, const std::function<void()>& body) {
     std::atomic<bool> stop{false};
     std::thread swapper([&] {
-      while (!stop.load(std::memory_order_relaxed))
+      while (!stop.load(std::memory_order_relaxed)) {
         ::syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE);
+        ::usleep(20);  // renames without a pause keep the kernel from finding any name
+      }
     });
     body();
     stop = true;
@@ -168,6 +170,7 @@ TEST_F(Races, SharesGoWhileRequestsRun) {
   std::atomic<bool> stop{false};
   std::thread owner([&] {
     while (!stop) {
+      ::usleep(20);
       (void)server->remove("s");
       (void)server->add({.tag = "s", .path = root.string()});
     }
