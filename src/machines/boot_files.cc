@@ -24,10 +24,14 @@ Result<bool> is_directory(const std::string& path) {
 Result<> add_kernel(const BootRequest& request, BootFiles& files) {
   std::string kernel = request.kernel;
   std::string cmdline = SMOL_CMDLINE_STOCK, tables = "acpi";
-  if (kernel.empty() || kernel == "micro" || kernel == "full") {
+  // The micro kernel knows one CPU.
+  if (kernel == "micro" && request.cpus > 1)
+    return fail("--cpus {}: the kernel 'micro' has 1 CPU; 'full' has more", request.cpus);
+  if (kernel.empty()) kernel = request.cpus > 1 ? "full" : "micro";
+  if (kernel == "micro" || kernel == "full") {
     cmdline = kernel == "full" ? SMOL_CMDLINE_FULL : SMOL_CMDLINE_MICRO;
     tables = "mp";
-    TRY_ASSIGN(kernel, find_kernel(kernel.empty() ? "micro" : kernel));
+    TRY_ASSIGN(kernel, find_kernel(kernel));
   }
   if (!request.append.empty()) cmdline += " " + request.append;
   files.arguments.insert(files.arguments.end(),

@@ -16,6 +16,7 @@ Result<std::string> find_kernel(const std::string& name);
 struct BootRequest {
   std::string kernel;   // "", micro, full or a path
   std::string append;   // words for the kernel's command line
+  u64 cpus = 1;         // more than one: full, unless another kernel was asked for
   std::string rootfs;   // "": the image alone; a directory: copied over it; a file: a disk
   std::string initrd;   // unpacked over all that
   ConstByteSpan image;  // the embedded initial root

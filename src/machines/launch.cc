@@ -217,6 +217,7 @@ Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, 
   LaunchPlan plan;
   TRY_ASSIGN(plan.boot, prepare_boot({.kernel = spec.kernel,
                                       .append = spec.append,
+                                      .cpus = spec.cpus,
                                       .rootfs = spec.rootfs,
                                       .initrd = {},
                                       .image = image}));
@@ -248,6 +249,7 @@ Result<LaunchPlan> plan_run(const MachineSpec& spec, const RunRequest& request) 
   LaunchPlan plan;
   TRY_ASSIGN(plan.boot, prepare_boot({.kernel = spec.kernel,
                                       .append = spec.append,
+                                      .cpus = spec.cpus,
                                       .rootfs = spec.rootfs,
                                       .initrd = request.initrd,
                                       .image = request.image}));
