@@ -20,7 +20,7 @@ using namespace testing;
 
 class Races : public ServerTest {
  protected:
-  static constexpr int kRounds = 3000;
+  static constexpr int kRounds = 1000;
 
   void SetUp() override {
     ServerTest::SetUp();
