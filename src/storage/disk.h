@@ -43,6 +43,9 @@ class Disk {
   // read() where it takes no waiting (what is asked for is in the host's memory): true when it was
   // done. false: nothing is said about the buffers, use read().
   virtual bool try_read(std::span<const iovec> buffers, u64 offset) { return false; }
+  // The same for a write: false says that any part of it may have been made, and write() has to
+  // make it whole.
+  virtual bool try_write(std::span<const iovec> buffers, u64 offset) { return false; }
   // Returns when every write that had returned before is on stable storage.
   virtual Result<> flush() = 0;
   // The range's contents do not matter any more; they may read as anything that was there, or

@@ -37,6 +37,8 @@ class File {
   // The same read when it can be done without waiting for the medium; false otherwise, with the
   // buffers' contents unspecified.
   virtual bool try_read(std::span<const iovec> buffers, u64 offset) { return false; }
+  // The same for a write; after false any part of it may have been made.
+  virtual bool try_write(std::span<const iovec> buffers, u64 offset) { return false; }
   // Returns when all writes that had returned before are on stable storage. After an Error nobody
   // knows what of them is.
   virtual Result<> sync() = 0;

@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -166,6 +168,9 @@ Result<> HostFile::examine() {
   int logical = 0;  // fails on a regular file
   if (::ioctl(file_.get(), BLKSSZGET, &logical) == 0 && logical == 4096) block_size_ = 4096;
   if (direct_) alignment_ = kDirectAlignment;
+  struct statfs system{};
+  if (regular_ && ::fstatfs(file_.get(), &system) == 0)
+    in_memory_ = system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
   return {};
 }
 
@@ -279,9 +284,21 @@ bool HostFile::try_read(std::span<const iovec> buffers, u64 offset) {
   if (direct_ || buffers.size() > IOV_MAX || !can_try_.load(std::memory_order_relaxed))
     return false;
   const ssize_t moved = ::preadv2(file_.get(), buffers.data(), static_cast<int>(buffers.size()),
-                                  static_cast<off_t>(offset), RWF_NOWAIT);
+                                  static_cast<off_t>(offset), in_memory_ ? 0 : RWF_NOWAIT);
   if (moved < 0 && not_supported(errno)) can_try_.store(false, std::memory_order_relaxed);
   return moved >= 0 && static_cast<u64>(moved) == total_size(buffers);
+}
+
+bool HostFile::try_write(std::span<const iovec> buffers, u64 offset) {
+  if (direct_ || read_only_ || buffers.size() > IOV_MAX ||
+      !can_try_write_.load(std::memory_order_relaxed))
+    return false;
+  const ssize_t moved = ::pwritev2(file_.get(), buffers.data(), static_cast<int>(buffers.size()),
+                                   static_cast<off_t>(offset), in_memory_ ? 0 : RWF_NOWAIT);
+  if (moved < 0 && not_supported(errno)) can_try_write_.store(false, std::memory_order_relaxed);
+  if (moved < 0 || static_cast<u64>(moved) != total_size(buffers)) return false;
+  note_size(offset + static_cast<u64>(moved));
+  return true;
 }
 
 Result<> HostFile::sync() {

@@ -39,6 +39,7 @@ class HostFile final : public File {
   Result<> read(std::span<const iovec> buffers, u64 offset, AtEnd at_end) override;
   Result<> write(std::span<const iovec> buffers, u64 offset) override;
   bool try_read(std::span<const iovec> buffers, u64 offset) override;
+  bool try_write(std::span<const iovec> buffers, u64 offset) override;
   Result<> sync() override;
   Result<bool> punch(u64 offset, u64 size) override;
   Result<bool> zero(u64 offset, u64 size) override;
@@ -70,9 +71,10 @@ class HostFile final : public File {
   bool read_only_ = true;
   bool regular_ = true;
   bool direct_ = false;
+  bool in_memory_ = false;      // tmpfs, ramfs: there is no medium to wait for
   ReadWriteLock partial_lock_;  // direct_: exclusive around read-modify-write
   // Cleared when the host says that it cannot do it.
-  std::atomic<bool> can_punch_{true}, can_zero_{true}, can_try_{true};
+  std::atomic<bool> can_punch_{true}, can_zero_{true}, can_try_{true}, can_try_write_{true};
 };
 
 }  // namespace smol::storage

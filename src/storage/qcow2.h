@@ -68,6 +68,7 @@ class Qcow2Disk final : public Disk {
   Result<> read(std::span<const iovec> buffers, u64 offset) override;
   Result<> write(std::span<const iovec> buffers, u64 offset) override;
   bool try_read(std::span<const iovec> buffers, u64 offset) override;
+  bool try_write(std::span<const iovec> buffers, u64 offset) override;
   Result<> flush() override;
   Result<> discard(u64 offset, u64 size) override;
   Result<> write_zeroes(u64 offset, u64 size, bool may_unmap) override;
@@ -100,6 +101,7 @@ class Qcow2Disk final : public Disk {
   Result<u64> l2_offset(u64 l1_index) const;
   // nullopt: the L2 table is not in memory.
   Result<std::optional<Extent>> find_extent(u64 offset, u64 at_most) const;
+  bool may_write_in_place(const Extent& extent) const;
   Extent extent_in(const Table& table, bool l2_copied, u64 offset, u64 at_most,
                    const Entry& first) const;
   // Lock held alone.

@@ -27,10 +27,7 @@ Result<> Qcow2Disk::write(std::span<const iovec> buffers, u64 offset) {
     {
       std::shared_lock lock(lock_);
       TRY_ASSIGN(const auto extent, find_extent(offset, left));
-      if (extent && extent->in_place &&
-          !tables_.meets(extent->host >> header_.cluster_bits,
-                         ((extent->host + extent->size - 1) >> header_.cluster_bits) -
-                             (extent->host >> header_.cluster_bits) + 1)) {
+      if (extent && may_write_in_place(*extent)) {
         size = extent->size;
         piece.clear();
         cursor.take(size, piece);
@@ -45,6 +42,22 @@ Result<> Qcow2Disk::write(std::span<const iovec> buffers, u64 offset) {
     left -= size;
   }
   return {};
+}
+
+bool Qcow2Disk::may_write_in_place(const Extent& extent) const {
+  const u64 first = extent.host >> header_.cluster_bits;
+  const u64 last = (extent.host + extent.size - 1) >> header_.cluster_bits;
+  return extent.in_place && !tables_.meets(first, last - first + 1);
+}
+
+bool Qcow2Disk::try_write(std::span<const iovec> buffers, u64 offset) {
+  const u64 size = total_size(buffers);
+  if (read_only() || !usable() || !check_range(*this, offset, size)) return false;
+  std::shared_lock lock(lock_, std::try_to_lock);
+  if (!lock) return false;
+  const auto extent = find_extent(offset, size);
+  return extent && *extent && (*extent)->size == size && may_write_in_place(**extent) &&
+         file_->try_write(buffers, (*extent)->host);
 }
 
 // Writes at least something at offset, wherever it has to go; returns how much.

@@ -67,6 +67,12 @@ bool RawDisk::try_read(std::span<const iovec> buffers, u64 offset) {
          file_->try_read(buffers, offset);
 }
 
+bool RawDisk::try_write(std::span<const iovec> buffers, u64 offset) {
+  return !(guarded_ && offset == 0) && check_writable(*this).has_value() &&
+         check_range(*this, offset, total_size(buffers)).has_value() &&
+         file_->try_write(buffers, offset);
+}
+
 std::optional<Disk::Plain> RawDisk::plain(u64 offset) const {
   if (file_->plain_fd() < 0 || (guarded_ && offset == 0)) return std::nullopt;
   return Plain{file_->plain_fd(), offset};

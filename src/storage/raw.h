@@ -29,6 +29,7 @@ class RawDisk final : public Disk {
   Result<> read(std::span<const iovec> buffers, u64 offset) override;
   Result<> write(std::span<const iovec> buffers, u64 offset) override;
   bool try_read(std::span<const iovec> buffers, u64 offset) override;
+  bool try_write(std::span<const iovec> buffers, u64 offset) override;
   Result<> flush() override { return file_->sync(); }
   Result<> discard(u64 offset, u64 size) override;
   Result<> write_zeroes(u64 offset, u64 size, bool may_unmap) override;

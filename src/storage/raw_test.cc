@@ -190,5 +190,48 @@ TEST_F(RawTest, AFileThatShrankIsAnError) {
   EXPECT_NE(result.error().chain().find("the file ends there"), std::string::npos);
 }
 
+TEST_F(RawTest, NoWaitingForMemory) {
+  const std::string path = "/dev/shm/smol-raw-test-" + std::to_string(::getpid());
+  std::ofstream(path).close();
+  std::filesystem::resize_file(path, 64 * kKiB);
+  {
+    auto disk = std::move(*RawDisk::create(std::move(*HostFile::open(path, Access::kReadWrite)),
+                                           RawHeader::kGuarded));
+    std::string out(1024, 'x'), in(1024, 0);
+    const iovec from[] = {over(out)}, into[] = {over(in)};
+    EXPECT_TRUE(disk->try_write(from, 4096));
+    EXPECT_TRUE(disk->try_read(into, 4096));
+    EXPECT_EQ(in, out);
+    EXPECT_FALSE(disk->try_write(from, 0)) << "may be a header of another format: write() looks";
+    EXPECT_FALSE(disk->try_write(from, 64 * kKiB)) << "outside";
+    EXPECT_FALSE(disk->try_read(into, 64 * kKiB - 512));
+    EXPECT_FALSE(disk->plain(0));
+    EXPECT_TRUE(disk->plain(512));
+    std::string header = "QFI\xfb" + std::string(1020, 0);
+    const iovec bad[] = {over(header)};
+    const auto refused = disk->write(bad, 0);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().chain().find("image_type=raw"), std::string::npos);
+    EXPECT_TRUE(disk->write(bad, 512));
+    EXPECT_TRUE(disk->write(from, 0));
+  }
+  std::filesystem::remove(path);
+}
+
+TEST_F(RawTest, Growing) {
+  const std::string path = image(64 * kKiB);
+  auto disk = std::move(*RawDisk::open(path, Access::kReadWrite));
+  EXPECT_FALSE(disk->resize(32 * kKiB));
+  EXPECT_FALSE(disk->resize(64 * kKiB + 100));
+  ASSERT_TRUE(disk->resize(128 * kKiB));
+  EXPECT_EQ(disk->size(), 128 * kKiB);
+  EXPECT_EQ(std::filesystem::file_size(path), 128 * kKiB);
+  std::string sector(512, 'x');
+  const iovec buffer[] = {over(sector)};
+  EXPECT_TRUE(disk->write(buffer, 127 * kKiB));
+  const auto read_only = std::move(*RawDisk::open(image(4096, "other"), Access::kReadOnly));
+  EXPECT_FALSE(read_only->resize(8192));
+}
+
 }  // namespace
 }  // namespace smol::storage

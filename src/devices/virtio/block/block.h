@@ -1,11 +1,12 @@
 // Block device (virtio 1.2, section 5.2): request queues over a storage::Disk.
 //
-// A read that the host can answer from memory is answered while the queue is looked at. All else is
-// handed to storage::AsyncDisk and answered when it is done, in any order; a slow disk holds up
-// neither its other requests nor other devices. The driver is told once for many requests.
-// What a request asks for wrongly is answered in its status byte (IOERR: outside of the disk, not
-// whole sectors, a write to a read-only disk; UNSUPP: an unknown type or flag); only a chain
-// without room for the status byte breaks the device.
+// What needs no waiting for the host's medium (a read from the page cache, a write into it where
+// the file system can say so) is done while the queue is looked at. All else is handed to
+// storage::AsyncDisk and answered when it is done, in any order; a slow disk holds up neither its
+// other requests nor other devices. The driver is told once for many requests. What a request asks
+// for wrongly is answered in its status byte (IOERR: outside of the disk, not whole sectors, a
+// write to a read-only disk; UNSUPP: an unknown type or flag); only a chain without room for the
+// status byte breaks the device.
 //
 // A reset drops what has not begun and waits for what has; each request is bounded (kMaxTransfer,
 // kMaxDiscardSectors, kMaxZeroSectors), so it never waits long, and nothing touches guest memory

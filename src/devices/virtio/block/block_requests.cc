@@ -118,7 +118,10 @@ std::optional<Block::Status> Block::write(Request& request, const Header& header
   request.offset = header.sector * storage::kSectorSize;
   request.buffers.clear();
   reader.describe(size, request.buffers);
-  return submit(request);
+  if (write_through() || !disk_->disk().try_write(request.buffers, request.offset))
+    return submit(request);
+  count(request);
+  return Status::kOk;
 }
 
 std::optional<Block::Status> Block::flush(Request& request) {
