@@ -30,7 +30,7 @@ smol_layer(devices/virtio/vsock DEPENDS devices/virtio/queue)
 smol_layer(devices/virtio/net DEPENDS devices/virtio/queue net)
 smol_layer(devices/virtio/p9 DEPENDS devices/virtio/queue share)
 smol_layer(devices/virtio/balloon DEPENDS devices/virtio/queue)
-smol_layer(vmm DEPENDS api http hypervisor/kvm hypervisor/soft arch/x86_64 storage devices/legacy
+smol_layer(vmm DEPENDS sandbox api http hypervisor/kvm hypervisor/soft arch/x86_64 storage devices/legacy
            devices/virtio/transport devices/virtio/console devices/virtio/block
            devices/virtio/rng devices/virtio/vsock devices/virtio/net net/user
            devices/virtio/p9 devices/virtio/balloon)

@@ -14,16 +14,16 @@ namespace {
 using namespace smol;
 
 constexpr const char* kNotYet[] = {"--firmware",            "--fs",
-                                   "--device",     "--restore",   "--seccomp",      "--landlock",      
+                                   "--device",     "--restore",   
                                    "--pmem",       "--platform",  "--watchdog",     "--tpm",           "--numa",
                                    "--generic-vhost-user"};
 
 struct Texts {
-  std::string accel = "auto", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, balloon, log_file,
+  std::string accel = "auto", seccomp = "true", sandbox = "on", tables = "acpi", cpus = "boot=1", memory = "size=512M", serial = "tty", console = "off", rng, vsock, balloon, log_file,
               api_socket, after_reset;
-  std::vector<std::string> disks, nets, shares;
+  std::vector<std::string> disks, nets, shares, landlock_rules;
   int verbosity = 0;
-  bool version = false, no_shutdown = false;
+  bool version = false, landlock = false, no_shutdown = false;
 };
 
 void declare_monitor(CLI::App& app, Texts& texts, ParsedFlags& parsed) {
@@ -66,6 +66,13 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_flag("--debug-exit", config.debug_exit, "port 0xf4 ends the machine with status (code << 1) | 1");
   app.add_flag("--deterministic", config.deterministic, "software CPU: the guest's time is its instruction count (devices still answer in host time)");
   app.add_option("--stats", config.stats_file, "write counters as JSON when the machine ends")->type_name("FILE");
+  app.add_option("--seccomp", texts.seccomp, "system call filters: true (default, kill), log, or false")->type_name("MODE");
+  app.add_option("--sandbox", texts.sandbox, "on (default): namespaces, Landlock, filters and limits as far as the host allows; off")
+      ->type_name("MODE");
+  app.add_flag("--landlock", texts.landlock, "known for its users; Landlock is always in force where the host has it");
+  app.add_option("--landlock-rules", texts.landlock_rules,
+                 "path=PATH,access=r|rw: what the monitor may reach besides, as for shares that are added later; may be repeated")
+      ->type_name("OPTIONS")->allow_extra_args(false);
   app.add_option("--started-at", config.started_at, "CLOCK_MONOTONIC ns from which boot time counts (default: now)")
       ->type_name("NS");
   app.add_option("--log-file", texts.log_file, "append log lines there instead of standard error")->type_name("FILE");
@@ -79,6 +86,13 @@ Result<> interpret(const Texts& texts, vmm::MachineConfig& config) {
                       : texts.verbosity == 1 ? base::LogLevel::kInfo
                                              : base::LogLevel::kDebug);
   TRY_ASSIGN(config.accel, vmm::parse_accel(texts.accel));
+  for (const std::string& text : texts.landlock_rules) {
+    TRY_ASSIGN(auto rule, vmm::parse_landlock_rule(text));
+    config.more_paths.push_back(std::move(rule));
+  }
+  TRY_ASSIGN(config.seccomp, sandbox::parse_seccomp(texts.seccomp));
+  if (texts.sandbox != "on" && texts.sandbox != "off") return fail("--sandbox: '{}' is not supported (on and off are)", texts.sandbox);
+  config.confined = texts.sandbox == "on";
   TRY_ASSIGN(config.tables, vmm::parse_tables(texts.tables));
   TRY(vmm::parse_cpus(texts.cpus, config));
   TRY(vmm::parse_memory(texts.memory, config));

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "flags.h"
 #include "vmm/api_thread.h"
+#include "vmm/confine.h"
 #include "vmm/controller.h"
 
 namespace {
@@ -42,7 +43,11 @@ Result<int> run(const smol_vmm::ParsedFlags& flags) {
                                      std::move(events)));
   g_controller = controller.get();
   set_signals(has_api);
-  if (!flags.config.kernel.empty()) controller->boot_at_start(flags.config);
+  vmm::MachineConfig config = flags.config;
+  if (has_api) config.more_paths.push_back({listener.folder(), sandbox::Access::kEntries});
+  TRY(vmm::prepare_confinement(config));
+  // The machine comes before the API's thread: the monitor enters namespaces of its own in between, which takes a process of one thread.
+  if (!config.kernel.empty()) TRY(controller->boot_at_start(config));
   std::unique_ptr<vmm::ApiThread> api;
   if (has_api) {
     TRY_ASSIGN(api, vmm::ApiThread::start(std::move(listener), *controller));

@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -64,6 +65,11 @@ UnixListener& UnixListener::operator=(UnixListener&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(inode_, other.inode_);
   return *this;
+}
+
+std::string UnixListener::folder() const {
+  const std::size_t slash = path_.rfind('/');
+  return slash == std::string::npos ? "." : path_.substr(0, std::max<std::size_t>(slash, 1));
 }
 
 UnixListener::~UnixListener() {

@@ -22,6 +22,8 @@ class UnixListener {
 
   int fd() const { return fd_.get(); }
   const std::string& path() const { return path_; }
+  // The directory that the socket is in.
+  std::string folder() const;
 
  private:
   base::UniqueFd fd_;

@@ -70,6 +70,12 @@ std::string quoted(std::string_view text) {
 
 }  // namespace
 
+Result<> give_up_new_privileges() {
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    return fail_errno("cannot give up new privileges");
+  return {};
+}
+
 Result<Report> confine(const Plan& plan) {
   Report report;
   report.pid_namespace =
@@ -86,8 +92,7 @@ Result<Report> confine(const Plan& plan) {
         report.ipc_namespace = late;
   }
   report.limits = limit(plan);
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-    return fail_errno("cannot give up new privileges");
+  TRY(give_up_new_privileges());
   report.no_new_privileges = {true, "set"};
   TRY_ASSIGN(report.capabilities, drop_capabilities(plan));
   report.landlock = restrict_files(plan);

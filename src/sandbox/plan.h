@@ -53,6 +53,9 @@ struct Report {
 // (filter_thread). An Error: the confinement stopped half way and the monitor must not go on.
 Result<Report> confine(const Plan& plan);
 
+// The first step of confine(), which filters need: execve gives no privilege any more. May be called by itself before.
+Result<> give_up_new_privileges();
+
 // What confine() would reach on this host, without touching the caller: it is tried in a child
 // process.
 Report probe();

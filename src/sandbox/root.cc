@@ -41,29 +41,33 @@ int set_attributes(int directory, const char* path, u64 attributes, unsigned fla
       ::syscall(SYS_mount_setattr, directory, path, flags, &change, sizeof change));
 }
 
+Result<> add_tree(std::vector<Tree>& trees, const std::string& path, Access access, bool directory) {
+  const auto same = std::find_if(trees.begin(), trees.end(), [&](const Tree& tree) { return tree.path == path; });
+  if (same != trees.end()) {
+    same->access = std::max(same->access, access);
+    return {};
+  }
+  base::UniqueFd fd(
+      static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)));
+  if (!fd.valid()) return fail_errno("cannot clone the mount of {}", path);
+  trees.push_back({path, access, directory, std::move(fd)});
+  return {};
+}
+
 Result<std::vector<Tree>> clone_trees(const Plan& plan) {
   std::vector<Tree> trees;
   for (const PathRule& rule : plan.paths) {
     char real[PATH_MAX];
     struct stat status{};
     if (::realpath(rule.path.c_str(), real) == nullptr || ::stat(real, &status) != 0) continue;
-    const auto same = std::find_if(trees.begin(), trees.end(),
-                                   [&](const Tree& tree) { return tree.path == real; });
-    if (same != trees.end()) {
-      same->access = std::max(same->access, rule.access);
-      continue;
-    }
-    base::UniqueFd fd(static_cast<int>(::syscall(
-        SYS_open_tree, AT_FDCWD, real, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)));
-    if (!fd.valid()) return fail_errno("cannot clone the mount of {}", real);
-    trees.push_back({real, rule.access, S_ISDIR(status.st_mode), std::move(fd)});
+    TRY(add_tree(trees, real, rule.access, S_ISDIR(status.st_mode)));
+    // A name with a link in it (/etc/resolv.conf is one on many hosts) is kept beside what it leads to.
+    if (rule.path.starts_with('/') && rule.path != real) TRY(add_tree(trees, rule.path, rule.access, S_ISDIR(status.st_mode)));
   }
   // Parents first.
-  std::sort(trees.begin(), trees.end(),
-            [](const Tree& a, const Tree& b) { return a.path < b.path; });
+  std::sort(trees.begin(), trees.end(), [](const Tree& a, const Tree& b) { return a.path < b.path; });
   return trees;
 }
-
 // All folders above path, below the working directory.
 void make_parents(const std::string& path) {
   for (std::size_t at = path.find('/', 1); at != std::string::npos; at = path.find('/', at + 1))

@@ -4,6 +4,7 @@
 
 #include "api/json.h"
 #include "base/log.h"
+#include "sandbox/seccomp.h"
 
 namespace smol::vmm {
 namespace {
@@ -41,7 +42,9 @@ Result<std::unique_ptr<ApiThread>> ApiThread::start(http::UnixListener listener,
                  }));
   api->thread_ = std::thread([loop = api->loop_.get()] {
     ::pthread_setname_np(::pthread_self(), "api");
-    if (const auto ran = loop->run(); !ran)
+    auto ran = sandbox::filter_thread(sandbox::ThreadKind::kApi);
+    if (ran) ran = loop->run();
+    if (!ran)
       base::log_error("the API is gone: {}", ran.error().chain());
   });
   return api;

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "hypervisor/hypervisor.h"
 #include "memory/guest_memory.h"
+#include "sandbox/plan.h"
 #include "storage/open_disk.h"
 
 namespace smol::vmm {
@@ -119,6 +120,9 @@ struct MachineConfig {
   bool debug_exit = false;
   bool deterministic = false;
   std::string stats_file;
+  sandbox::SeccompMode seccomp = sandbox::SeccompMode::kKill;
+  bool confined = true;  // namespaces, Landlock, limits (vmm/confine.h)
+  std::vector<sandbox::PathRule> more_paths;  // that the monitor may reach beside what is named here
   u64 started_at = 0;  // CLOCK_MONOTONIC ns at which whoever started us began; 0: our own start
 };
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "vmm/api_config.h"
+#include "vmm/confine.h"
 
 namespace smol::vmm {
 namespace {
@@ -57,10 +58,14 @@ Result<std::unique_ptr<Controller>> Controller::create(Options options, EventMon
 
 Controller::~Controller() = default;
 
-void Controller::boot_at_start(const MachineConfig& config) {
+Result<> Controller::boot_at_start(const MachineConfig& config) {
+  events_.tell("vmm", "starting");
   config_ = config;
   shown_ = api_config(config);
-  boot_first_ = true;
+  alone_ = true;
+  TRY(boot());
+  alone_ = false;
+  return {};
 }
 
 void Controller::submit(api::Request request, Respond respond) {
@@ -105,13 +110,7 @@ void Controller::refuse_rest() {
 }
 
 Result<int> Controller::run() {
-  events_.tell("vmm", "starting");
-  if (boot_first_) {
-    if (const auto booted = boot(); !booted) {
-      refuse_rest();
-      return std::unexpected(booted.error());
-    }
-  }
+  if (!config_) events_.tell("vmm", "starting");
   while (!exit_status_ && !stop_.load(std::memory_order_acquire)) {
     pollfd wake{.fd = wake_.get(), .events = POLLIN, .revents = 0};
     if (::poll(&wake, 1, -1) < 0 && errno != EINTR)
@@ -136,7 +135,14 @@ Result<int> Controller::run() {
 Result<> Controller::boot() {
   events_.tell("vm", "booting");
   machine_ended_.store(false, std::memory_order_release);
-  TRY_ASSIGN(auto machine, Machine::create(*config_));
+  auto created = Machine::create(*config_);
+  if (!created && confined_)
+    return wrap(created.error(), "the monitor has confined itself to the files of its first machine");
+  TRY_ASSIGN(auto machine, std::move(created));
+  if (!confined_) {
+    TRY(confine(*config_, alone_, events_));
+    confined_ = config_->confined;
+  }
   machine->on_end([this] {
     machine_ended_.store(true, std::memory_order_release);
     base::signal_eventfd(wake_.get());

@@ -51,8 +51,8 @@ class Controller {
   static Result<std::unique_ptr<Controller>> create(Options options, EventMonitor events);
   ~Controller();
 
-  // The command line's machine: configured, and to be booted by run() before any request.
-  void boot_at_start(const MachineConfig& config);
+  // The command line's machine: booted before any request, and before the process has other threads.
+  Result<> boot_at_start(const MachineConfig& config);
 
   // Any thread. respond is called once, on the main thread, or at once on the caller's when the
   // queue is full or the monitor ends.
@@ -137,7 +137,8 @@ class Controller {
   std::vector<base::UniqueFd> fds_;  // of TAPs in config_
   std::unique_ptr<Machine> machine_;
   api::VmState state_ = api::VmState::kCreated;
-  bool boot_first_ = false;
+  bool confined_ = false;  // to the files of the first machine
+  bool alone_ = false;     // no other thread than this one runs yet
   std::optional<int> exit_status_;
   std::optional<Error> failure_;
 };

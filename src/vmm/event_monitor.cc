@@ -37,7 +37,7 @@ Result<EventMonitor> EventMonitor::open(std::string_view text) {
 }
 
 void EventMonitor::tell(std::string_view source, std::string_view event,
-                        std::initializer_list<Property> properties) {
+                        std::span<const Property> properties) {
   if (!fd_.valid()) return;
   const u64 since = base::monotonic_ns() - started_ns_;
   // The members in Cloud Hypervisor's order.

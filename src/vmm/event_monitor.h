@@ -5,6 +5,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,7 +25,11 @@ class EventMonitor {
   // One write(2) an event; a reader that is gone or a full disk is logged once and ends the events.
   // A pipe that is full makes the caller wait. One thread at a time.
   void tell(std::string_view source, std::string_view event,
-            std::initializer_list<Property> properties = {});
+            std::span<const Property> properties);
+  void tell(std::string_view source, std::string_view event,
+            std::initializer_list<Property> properties = {}) {
+    tell(source, event, std::span(properties.begin(), properties.size()));
+  }
 
  private:
   base::UniqueFd fd_;

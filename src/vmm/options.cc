@@ -222,6 +222,14 @@ Result<BalloonConfig> parse_balloon(std::string_view text) {
   return balloon;
 }
 
+Result<sandbox::PathRule> parse_landlock_rule(std::string_view text) {
+  TRY_ASSIGN(const OptionList list, OptionList::parse("--landlock-rules", text, {"path", "access"}));
+  const std::string path = list.text("path"), access = list.text("access", "r");
+  if (path.empty()) return fail("--landlock-rules needs path=PATH");
+  if (access != "r" && access != "rw") return fail("--landlock-rules: access={} is not supported (r and rw are)", access);
+  return sandbox::PathRule{path, access == "rw" ? sandbox::Access::kShare : sandbox::Access::kRead};
+}
+
 Result<> parse_rng(std::string_view text, MachineConfig& config) {
   if (text == "off") {
     config.rng = false;

@@ -50,6 +50,7 @@ Result<MacAddress> parse_mac(std::string_view text);
 Result<> parse_cpus(std::string_view text, MachineConfig& config);
 Result<BalloonConfig> parse_balloon(std::string_view text);
 Result<> parse_memory(std::string_view text, MachineConfig& config);
+Result<sandbox::PathRule> parse_landlock_rule(std::string_view text);
 Result<> parse_rng(std::string_view text, MachineConfig& config);
 
 }  // namespace smol::vmm

@@ -1,8 +1,11 @@
 // A machine's life: threads start, vCPUs' exits are served, the machine pauses, resumes and ends.
+#include <pthread.h>
+
 #include "base/time.h"
 #include "devices/legacy/debug_ports.h"
 #include "devices/virtio/console/console.h"
 #include "devices/virtio/vsock/vsock.h"
+#include "sandbox/seccomp.h"
 #include "vmm/machine.h"
 
 namespace smol::vmm {
@@ -100,10 +103,14 @@ Result<> Machine::start(bool paused) {
   started_ = true;
   paused_.store(paused, std::memory_order_release);
   devices_thread_ = std::thread([this] {
-    if (const auto ran = loop_->run(); !ran)
+    ::pthread_setname_np(::pthread_self(), "devices");
+    auto ran = sandbox::filter_thread(sandbox::ThreadKind::kDevices);
+    if (ran) ran = loop_->run();
+    if (!ran)
       end({.reason = EndReason::kFailed, .text = ran.error().chain()});
   });
   if (paused) loop_->hold();
+  for (const auto& transport : virtio_) transport->device().start();
   for (const auto& vcpu : vcpus_) vcpu->start(paused);
   return {};
 }

@@ -7,6 +7,8 @@
 
 #include <condition_variable>
 
+#include "sandbox/seccomp.h"
+
 namespace smol::vmm {
 
 using hypervisor::Exit;
@@ -103,6 +105,10 @@ void VcpuThread::set_state(VcpuState state) {
 
 void VcpuThread::run() {
   ::pthread_setname_np(::pthread_self(), fmt::format("vcpu{}", id_).c_str());
+  if (const auto filtered = sandbox::filter_thread(sandbox::ThreadKind::kVcpu); !filtered) {
+    stopping_.store(true, std::memory_order_release);
+    exits_.vcpu_failed(id_, filtered.error());
+  }
   while (!stopping_.load(std::memory_order_acquire)) {
     const u32 seen = mail_.load(std::memory_order_acquire);
     take_messages();

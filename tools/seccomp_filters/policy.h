@@ -170,6 +170,7 @@ inline const Group kFiles = {
 
 // Shared directories.
 inline const Group kSharing = {
+    {"unshare", {{0, kAll32, CLONE_FS}}},  // a mode mask of the thread's own
     {"mkdirat"},   {"mknodat"},    {"linkat"},       {"symlinkat"},   {"renameat"},
     {"renameat2"}, {"fchmod"},     {"fchmodat"},     {"fchown"},      {"fchownat"},
     {"utimensat"}, {"fgetxattr"},  {"fsetxattr"},    {"flistxattr"},  {"fremovexattr"},

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "base/thread.h"
+
 namespace smol::devices::virtio {
 
 using share::Server;
@@ -17,7 +19,6 @@ Result<std::unique_ptr<P9>> P9::create(std::unique_ptr<Server> server, std::stri
   device->config_.resize(sizeof(size));
   base::store(device->config_.data(), size);
   device->config_.insert(device->config_.end(), tag.begin(), tag.end());
-  device->worker_ = std::thread([worker = device.get()] { worker->work(); });
   return device;
 }
 
@@ -27,7 +28,11 @@ P9::~P9() {
     stop_ = true;
   }
   changed_.notify_all();
-  worker_.join();
+  if (worker_.joinable()) worker_.join();
+}
+
+void P9::start() {
+  worker_ = base::start_worker("9p", [this] { work(); });
 }
 
 void P9::activate(u64, std::span<Queue> queues, DeviceHost& host) {
@@ -72,7 +77,6 @@ std::optional<Chain> P9::take() {
 }
 
 void P9::work() {
-  ::pthread_setname_np(::pthread_self(), "9p");
   if (const auto ready = Server::prepare_thread(); !ready)
     base::log_error("virtio-9p: {}", ready.error().chain());
   std::unique_lock lock(mutex());

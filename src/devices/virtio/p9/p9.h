@@ -41,6 +41,7 @@ class P9 final : public VirtioDevice {
   u32 device_id() const override { return 9; }
   u64 features() const override { return kFeatureMountTag; }
   std::span<const u16> queue_sizes() const override { return kQueueSizes; }
+  void start() override;
   void read_config(u64 offset, ByteSpan data) override { read_config_bytes(config_, offset, data); }
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;

@@ -28,7 +28,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static auto device = [] {
     auto server = std::move(*smol::share::Server::create(100));
     CHECK(server->add({.tag = "s", .path = folder.path}));
-    return std::move(*P9::create(std::move(server), "smol"));
+    auto device = std::move(*P9::create(std::move(server), "smol"));
+    device->start();
+    return device;
   }();
   static testing::FakeHost host(*device);
   testing::FuzzInput input(data, size);

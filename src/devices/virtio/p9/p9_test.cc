@@ -47,6 +47,7 @@ struct P9Test : ::testing::Test {
     auto server = std::move(*share::Server::create(100));
     ASSERT_TRUE(server->add({.tag = "s", .path = folder.string()}));
     device = std::move(*P9::create(std::move(server), "smol"));
+    device->start();
     host.emplace(*device);
     host->activate();
   }
