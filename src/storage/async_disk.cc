@@ -1,8 +1,8 @@
 #include "storage/async_disk.h"
 
-#include <pthread.h>
 #include <signal.h>
 
+#include "base/thread.h"
 #include "storage/io_ring.h"
 
 namespace smol::storage {
@@ -61,12 +61,11 @@ void AsyncDisk::hand_to_threads(DiskRequest& request) {
   std::lock_guard lock(mutex_);
   waiting_.push_back(&request);
   if (waiting_.size() > sleeping_ && threads_.size() < kThreads)
-    threads_.emplace_back([this] { work(); });
+    threads_.push_back(base::start_worker("disk", [this] { work(); }));
   wanted_.notify_one();
 }
 
 void AsyncDisk::work() {
-  ::pthread_setname_np(::pthread_self(), "disk");
   std::unique_lock lock(mutex_);
   for (;;) {
     ++sleeping_;
