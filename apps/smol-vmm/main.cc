@@ -38,13 +38,13 @@ Result<int> run(const smol_vmm::ParsedFlags& flags) {
   if (has_api) {
     TRY_ASSIGN(listener, http::UnixListener::open(flags.api_socket));
   }
+  vmm::MachineConfig config = flags.config;
+  if (has_api) config.more_paths.push_back({listener.folder(), sandbox::Access::kEntries});
   TRY_ASSIGN(const auto controller,
-             vmm::Controller::create({.base = flags.config, .after_reset = flags.after_reset, .after_end = flags.after_end},
+             vmm::Controller::create({.base = config, .after_reset = flags.after_reset, .after_end = flags.after_end},
                                      std::move(events)));
   g_controller = controller.get();
   set_signals(has_api);
-  vmm::MachineConfig config = flags.config;
-  if (has_api) config.more_paths.push_back({listener.folder(), sandbox::Access::kEntries});
   TRY(vmm::prepare_confinement(config));
   // The machine comes before the API's thread: the monitor enters namespaces of its own in between, which takes a process of one thread.
   if (!config.kernel.empty()) TRY(controller->boot_at_start(config));

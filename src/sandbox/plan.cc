@@ -80,16 +80,16 @@ Result<Report> confine(const Plan& plan) {
   Report report;
   report.pid_namespace =
       in_own_pid_namespace() ? Part{true, "own"} : Part{false, "started without one"};
-  if (plan.namespaces) {
+  if (plan.no_namespaces.empty()) {
     TRY_ASSIGN(const Namespaces entered, enter_namespaces(plan));
     report.user_namespace = entered.user;
     report.mount_namespace = entered.mount;
     report.network_namespace = entered.network;
     report.ipc_namespace = entered.ipc;
   } else {
-    const Part late{false, "the machine's files were named after threads had started"};
+    const Part none{false, plan.no_namespaces};
     report.user_namespace = report.mount_namespace = report.network_namespace =
-        report.ipc_namespace = late;
+        report.ipc_namespace = none;
   }
   report.limits = limit(plan);
   TRY(give_up_new_privileges());

@@ -28,7 +28,7 @@ struct Plan {
                               // network namespace of its own
   bool keep_file_powers =
       false;  // root only: capabilities over files and owners stay, for shared directories
-  bool namespaces = true;  // false where threads run already, or the files are not known yet
+  std::string no_namespaces{};  // not empty: none are entered, and this is why
   SeccompMode seccomp = SeccompMode::kKill;
   u64 open_files = 65536;  // RLIMIT_NOFILE, capped by the hard limit
 };
@@ -48,7 +48,7 @@ struct Report {
 };
 
 // Confines the calling process as far as the host allows; what the host refuses is in the report
-// and not an error. To be called with one thread when plan.namespaces, after everything that the
+// and not an error. To be called with one thread where namespaces are entered, after everything that the
 // plan does not name was opened. The main thread's filter is not installed yet: the caller does so
 // (filter_thread). An Error: the confinement stopped half way and the monitor must not go on.
 Result<Report> confine(const Plan& plan);

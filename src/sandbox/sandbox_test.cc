@@ -71,7 +71,7 @@ TEST_F(SandboxTest, OnlyNamedPathsAreThere) {
 TEST_F(SandboxTest, LandlockAloneHoldsToo) {
   EXPECT_EQ(in_child([&] {
               const auto report = confine({.paths = {{named(), Access::kReadWrite}},
-                                           .namespaces = false,
+                                           .no_namespaces = "tested without",
                                            .seccomp = SeccompMode::kOff});
               if (report && !report->landlock.in_force)
                 return true;  // a host without Landlock: the report says so

@@ -176,6 +176,9 @@ ShareConfig share_config(const api::ShareConfig& share) {
 Result<MachineConfig> machine_config(const api::VmConfig& config, const MachineConfig& base) {
   MachineConfig out;
   out.accel = base.accel;
+  out.seccomp = base.seccomp;
+  out.confined = base.confined;
+  out.more_paths = base.more_paths;
   out.model = base.model;
   out.tables = base.tables;
   out.debug_exit = base.debug_exit;

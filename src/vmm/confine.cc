@@ -76,6 +76,8 @@ sandbox::Plan plan_for(const MachineConfig& config) {
   for (const NetConfig& net : config.nets) add_net(paths, net, plan);
   for (const ShareConfig& share : config.shares) paths.file(share.path, share.read_only ? Access::kRead : Access::kShare);
   if (!config.shares.empty()) {
+    // In a user namespace the files of all but one user would have no owner.
+    if (::geteuid() != 0) plan.no_namespaces = "shared directories show who owns a file, which a user namespace hides";
     plan.keep_file_powers = true;
     paths.file("/proc", Access::kRead);  // extended attributes go by /proc/thread-self/fd
   }
@@ -103,7 +105,7 @@ Result<> confine(const MachineConfig& config, bool namespaces, EventMonitor& eve
     return {};
   }
   sandbox::Plan plan = plan_for(config);
-  plan.namespaces = namespaces;
+  if (!namespaces) plan.no_namespaces = "the machine came when threads ran already";
   const auto report = sandbox::confine(plan);
   if (!report) return wrap(report.error(), "confining the monitor");
   std::vector<EventMonitor::Property> told;

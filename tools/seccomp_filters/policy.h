@@ -176,14 +176,14 @@ inline const Group kSharing = {
     {"utimensat"}, {"fgetxattr"},  {"fsetxattr"},    {"flistxattr"},  {"fremovexattr"},
     {"getxattr"},  {"setxattr"},   {"listxattr"},    {"removexattr"}, {"lgetxattr"},
     {"lsetxattr"}, {"llistxattr"}, {"lremovexattr"}, {"setfsuid"},    {"setfsgid"},
-    {"setresuid"}, {"setresgid"},  {"setgroups"},    {"umask"},       {"chmod"},
+    {"setresuid"}, {"capget"}, {"capset"}, {"setresgid"},  {"setgroups"},    {"umask"},       {"chmod"},
     {"chown"},     {"lchown"},     {"truncate"},     {"utime"},       {"utimes"},
 };
 
 // The waiting thread: it owns signals and the command queue, makes machines anew after a reset, and
 // cleans up at the end.
 inline const Group kMain = {
-    {"rt_sigtimedwait"},
+    {"ioctl"}, {"rt_sigtimedwait"},
     {"rt_sigpending"},
     {"signalfd4"},
     {"wait4"},
