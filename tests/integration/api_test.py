@@ -554,7 +554,7 @@ class MonitorTest(ApiTest):
             text += chunk
         events = [json.loads(line) for line in text.splitlines()]
         self.assertEqual([f'{event["source"]} {event["event"]}' for event in events],
-                         ["vmm starting", "vm created", "vm booting", "vm booted", "vm pausing", "vm paused", "vm resuming", "vm resumed",
+                         ["vmm starting", "vm created", "vm booting", "vmm sandboxed", "vm booted", "vm pausing", "vm paused", "vm resuming", "vm resumed",
                           "vm rebooting", "vm shutdown", "vm booting", "vm booted", "vm rebooted", "vm shutdown", "vm deleted", "vmm shutdown"])
         times = [event["timestamp"]["secs"] * 10**9 + event["timestamp"]["nanos"] for event in events]
         self.assertEqual(times, sorted(times))
