@@ -8,6 +8,7 @@
 #include "hypervisor/kvm/probe.h"
 #include "machines/boot_files.h"
 #include "machines/monitor_process.h"
+#include "sandbox/plan.h"
 
 namespace smolvm {
 namespace {
@@ -18,10 +19,12 @@ struct Findings {
   hypervisor::kvm::KvmStatus kvm;
   std::string accel, monitor, kernel, kernel_problem, host;
   u64 memory_mib = 0;
+  sandbox::Report sandbox;
 };
 
 Findings examine() {
   Findings found;
+  found.sandbox = sandbox::probe();
   found.kvm = hypervisor::kvm::probe();
   found.accel = found.kvm.fitness == hypervisor::kvm::KvmFitness::kFit ? "kvm" : "soft";
   if (const auto path = machines::find_monitor()) found.monitor = *path;
@@ -50,6 +53,10 @@ void print_json(const Findings& found) {
   out["monitor"] = found.monitor;
   out["host"] = found.host;
   out["memory_mib"] = found.memory_mib;
+  for (const auto& [name, part] : found.sandbox.parts())
+    out["sandbox"][std::string(name)] = {{"in_force", part->in_force}, {"detail", part->detail}};
+  for (const auto kind : sandbox::kThreadKinds)
+    out["seccomp_filter_instructions"][std::string(sandbox::name_of(kind))] = sandbox::filter_size(kind);
   fmt::print("{}\n", out.dump(2));
 }
 
@@ -65,6 +72,9 @@ Result<int> run_doctor(const Invocation& invocation) {
     fmt::print("machines on: {}\n",
                found.accel == "kvm" ? "KVM" : "the software CPU (works everywhere)");
     fmt::print("monitor:     {}\n", found.monitor);
+    for (const auto& [name, part] : found.sandbox.parts())
+      fmt::print("{}{} {}: {}\n", name == found.sandbox.parts().front().first ? "sandbox:     " : "             ",
+                 part->in_force ? "yes" : "no ", name, part->detail);
     fmt::print("kernel:      {}\n", found.kernel.empty() ? found.kernel_problem : found.kernel);
   }
   return found.kernel.empty() ? 1 : 0;

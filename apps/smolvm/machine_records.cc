@@ -48,6 +48,20 @@ json network_json(const machines::Network& network) {
 
 // One shape for `status --json` and `ls --json`. Names of environment entries and secrets are
 // shown, their values are not.
+// What the monitor said is in force of its sandbox (docs/sandbox.md); null before it did.
+json sandbox_json(const std::string& folder) {
+  const auto text = base::read_text_file(folder + "/events.jsonl");
+  json told = nullptr;
+  if (!text) return told;
+  for (std::size_t at = 0, end = 0; at < text->size(); at = end + 1) {
+    end = std::min(text->find('\n', at), text->size());
+    const json event = json::parse(text->substr(at, end - at), nullptr, false);
+    if (event.is_object() && event.contains("event") && event["event"] == "sandboxed" && event.contains("properties"))
+      told = event["properties"];
+  }
+  return told;
+}
+
 json record_json(const Record& record, const std::string& folder) {
   const auto& spec = record.spec;
   json mounts = json::array(), ports = json::array(), environment = json::array();
@@ -63,6 +77,7 @@ json record_json(const Record& record, const std::string& folder) {
   return {{"name", spec.name},
           {"state", name_of(record.state)},
           {"pid", runs(record) ? json(record.monitor.pid) : json(nullptr)},
+          {"sandbox", runs(record) ? sandbox_json(folder) : json(nullptr)},
           {"cpus", spec.cpus},
           {"memory_mib", spec.memory_mib},
           {"mounts", mounts},

@@ -92,7 +92,7 @@ std::string describe_end(const std::string& folder) {
   if (!text) return "monitor ended without a word";
   int number = 0;
   if (std::sscanf(text->c_str(), "signal %d", &number) == 1)
-    return fmt::format("monitor was killed by signal {}", number);
+    return fmt::format("monitor was killed by signal {}{}", number, number == SIGSYS ? " (its system call filter)" : "");
   if (std::sscanf(text->c_str(), "exit %d", &number) != 1) return "monitor ended without a word";
   const std::string words = last_words(folder);
   if (!words.empty()) return words;

@@ -183,6 +183,8 @@ RunOutcome RunSession::outcome_of_monitor(int wait_status) {
   if (const std::string panic = panic_line(); !panic.empty())
     return {1, "the guest's kernel panicked: " + panic};
   while (!error_text_.empty() && error_text_.back() == '\n') error_text_.pop_back();
+  if (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGSYS)
+    return {1, "the monitor was killed by its system call filter (SIGSYS): it tried what it never does by itself"};
   if (WIFSIGNALED(wait_status))
     return {1, fmt::format("the monitor was killed by signal {} ({})", WTERMSIG(wait_status),
                            ::strsignal(WTERMSIG(wait_status)))};
