@@ -93,9 +93,9 @@ std::atomic<u8> family_of[static_cast<u32>(Opcode::kCount)];
 bool lower_by_family(const Request& request) {
   std::atomic<u8>& known = family_of[static_cast<u32>(request.instruction.opcode)];
   if (const u8 index = known.load(std::memory_order_relaxed)) return kFamilies[index - 1](request);
-  for (u8 i = 0; i < std::size(kFamilies); ++i) {
+  for (std::size_t i = 0; i < std::size(kFamilies); ++i) {
     if (!kFamilies[i](request)) continue;
-    known.store(i + 1, std::memory_order_relaxed);
+    known.store(static_cast<u8>(i + 1), std::memory_order_relaxed);
     return true;
   }
   return false;

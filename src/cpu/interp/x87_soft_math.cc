@@ -15,8 +15,7 @@
 namespace smol::cpu::x87::soft {
 
 using namespace softfloat;
-using x87::kInvalid, x87::kDenormal, x87::kZeroDivide, x87::kOverflow, x87::kUnderflow,
-    x87::kPrecision;
+using x87::kDenormal, x87::kPrecision, x87::kZeroDivide;
 
 namespace {
 

@@ -49,8 +49,8 @@ class TcpTable {
   TcpTable(Context& context, u32 max_flows);
   ~TcpTable();
 
-  // Without SO_PEEK_OFF for TCP (before Linux 6.9) what is unacknowledged is read once more into a
-  // waste buffer. Probed; settable for tests.
+  // With SO_PEEK_OFF for TCP (Linux 6.9) what is unacknowledged stays in the socket; without, a flow keeps it
+  // (kept_bytes.h). Probed; settable for tests, before the first flow.
   bool peek_offset_works = true;
   u64 retry_ms = kRetryMs;
   DnsForwarder* dns = nullptr;  // takes connections to its address
@@ -113,7 +113,8 @@ class TcpTable {
   bool pull(TcpFlow& flow);
   // Bytes read into a frame and sent; 0: nothing now; -1: no buffers.
   i64 send_data(TcpFlow& flow, u32 wanted);
-  i64 peek(TcpFlow& flow, std::span<iovec> buffers);
+  // Bytes from flow.next on into buffers: what was sent before, or new ones. As recv(2) answers.
+  i64 read_ahead(TcpFlow& flow, std::span<iovec> buffers);
   i64 send_private(TcpFlow& flow, u32 wanted);
   void commit_data(TcpFlow& flow, std::span<const iovec> frame, std::size_t header, u32 bytes,
                    bool last);
@@ -144,7 +145,6 @@ class TcpTable {
   std::vector<std::unique_ptr<TcpFlow>> graveyard_;  // freed when nobody is on the stack
   u64 spilled_ = 0;                                  // bytes of all flows
   u64 secret_ = 0;                                   // of initial sequence numbers
-  std::vector<u8> waste_;                            // see peek_offset_works
 };
 
 }  // namespace smol::net::user

@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "net/user/address.h"
+#include "net/user/kept_bytes.h"
 #include "net/user/list.h"
 #include "net/user/poller.h"
 
@@ -59,7 +60,7 @@ struct TcpFlow final : Watcher,
   u32 unacked = 0;                  // first that the guest has not acknowledged
   u32 next = 0;                     // to be sent next; goes back when something is sent again
   u32 sent_end = 0;                 // behind the highest that was ever sent
-  u32 base = 0;                     // of the first byte that still lies in the socket
+  u32 base = 0;                     // of the first byte that still lies in the socket, or in kept
   u32 window = 0;                   // the guest's, bytes
   u32 recover = 0;                  // no second fast retransmission before this is acknowledged
   u32 chunk = 0;                    // bytes to ask the socket for: follows what it had
@@ -69,6 +70,7 @@ struct TcpFlow final : Watcher,
   u8 duplicates = 0;                // acknowledgements in a row that said nothing new
   u8 retries = 0;                   // retransmissions since the last progress
   u32 peek_offset = kNoPeekOffset;  // as the socket has it
+  KeptBytes kept;                   // [base, ...) where the socket cannot be peeked at an offset
   bool readable = false;            // the socket may have more
   bool hang_up = false;             // the host's peer ended: a read is to go on until it says so
   bool fin_known = false;           // the host's peer ended, at fin_sequence

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kTcpHeader = 20;
 // What small answers leave in the socket, at most: so most requests cost no system call for it.
+constexpr u32 kMostKept = 1 * kMiB;  // a flow's bytes on their way, where we keep them ourselves
 constexpr u32 kDiscardBytes = 4 * kKiB;
 constexpr u8 kDiscardAcks = 8;
 constexpr u32 kSmallRead = 2048;
@@ -126,6 +127,7 @@ bool TcpTable::pull(TcpFlow& flow) {
   while (flow.readable && !flow.fin_sent()) {
     const u32 right = flow.unacked + flow.window;
     const u32 open = after(right, flow.next) ? right - flow.next : 0;
+    if (!peek_offset_works && flow.next - flow.base >= kMostKept) return true;  // an acknowledgement makes room
     // A small opening is used only when nothing is on its way (RFC 9293, 3.8.6.2.1).
     if (open == 0 || (open < flow.segment && flow.next != flow.unacked)) {
       if (flow.deadline == 0) arm(flow, retry_ms);  // a probe
@@ -157,9 +159,10 @@ i64 TcpTable::send_data(TcpFlow& flow, u32 wanted) {
     frame = context_.link.reserve(static_cast<u32>(header + wanted));
   }
   if (frame.empty()) return -1;
-  std::array<iovec, 512> storage;  // [0] is peek()'s
-  auto buffers = slice(frame, header, wanted, std::span(storage).subspan(1));
-  const i64 count = peek(flow, std::span(storage).first(1 + buffers.size()));
+  std::array<iovec, 512> storage;
+  const auto buffers = slice(frame, header, wanted, storage);
+  const bool again = flow.next - flow.base < flow.kept.size();
+  const i64 count = read_ahead(flow, buffers);
   if (count < 0) {
     if (errno == EAGAIN)
       flow.readable = false;
@@ -184,7 +187,7 @@ i64 TcpTable::send_data(TcpFlow& flow, u32 wanted) {
     if (flow.deadline == 0) arm(flow, retry_ms);
     return 0;
   }
-  const bool last = count < wanted;
+  const bool last = count < wanted && !again;
   if (!last)
     flow.chunk = std::min(flow.chunk * 4, kMaxPayload);
   else if (count < wanted / 4)
@@ -195,35 +198,26 @@ i64 TcpTable::send_data(TcpFlow& flow, u32 wanted) {
   return count;
 }
 
-i64 TcpTable::peek(TcpFlow& flow, std::span<iovec> buffers) {
+i64 TcpTable::read_ahead(TcpFlow& flow, std::span<iovec> buffers) {
   const u32 offset = flow.next - flow.base;
+  if (offset < flow.kept.size()) return static_cast<i64>(flow.kept.read(offset, buffers));
   msghdr message{};
-  message.msg_iov = buffers.data() + 1;
-  message.msg_iovlen = buffers.size() - 1;
-  if (peek_offset_works) {
-    const bool unset = flow.peek_offset == TcpFlow::kNoPeekOffset;
-    if (unset ? offset != 0 : flow.peek_offset != offset) {
-      const int value = static_cast<int>(offset);
-      if (::setsockopt(flow.socket.get(), SOL_SOCKET, SO_PEEK_OFF, &value, sizeof value) != 0)
-        return -1;
-      flow.peek_offset = offset;
-    }
-    const ssize_t count = ::recvmsg(flow.socket.get(), &message, MSG_PEEK | MSG_DONTWAIT);
-    if (count > 0 && flow.peek_offset != TcpFlow::kNoPeekOffset)
-      flow.peek_offset += static_cast<u32>(count);
+  message.msg_iov = buffers.data();
+  message.msg_iovlen = buffers.size();
+  if (!peek_offset_works) {
+    const ssize_t count = ::recvmsg(flow.socket.get(), &message, MSG_DONTWAIT);
+    if (count > 0) flow.kept.append(buffers, static_cast<std::size_t>(count));
     return count;
   }
-  if (offset != 0) {
-    if (waste_.size() < offset) waste_.resize(offset);
-    buffers[0] = {waste_.data(), offset};
-    message.msg_iov = buffers.data();
-    message.msg_iovlen = buffers.size();
+  const bool unset = flow.peek_offset == TcpFlow::kNoPeekOffset;
+  if (unset ? offset != 0 : flow.peek_offset != offset) {
+    const int value = static_cast<int>(offset);
+    if (::setsockopt(flow.socket.get(), SOL_SOCKET, SO_PEEK_OFF, &value, sizeof value) != 0) return -1;
+    flow.peek_offset = offset;
   }
   const ssize_t count = ::recvmsg(flow.socket.get(), &message, MSG_PEEK | MSG_DONTWAIT);
-  if (count <= 0 || count > offset) return count - (count > 0 ? i64{offset} : 0);
-  if (flow.hang_up) return 0;
-  errno = EAGAIN;
-  return -1;
+  if (count > 0 && flow.peek_offset != TcpFlow::kNoPeekOffset) flow.peek_offset += static_cast<u32>(count);
+  return count;
 }
 
 void TcpTable::commit_data(TcpFlow& flow, std::span<const iovec> frame, std::size_t header,
@@ -263,8 +257,8 @@ void TcpTable::commit_data(TcpFlow& flow, std::span<const iovec> frame, std::siz
 
 i64 TcpTable::send_private(TcpFlow& flow, u32 wanted) {
   u8 bytes[2048];
-  iovec buffers[2] = {{}, {bytes, std::min<std::size_t>(wanted, sizeof bytes)}};
-  const i64 count = peek(flow, buffers);
+  iovec buffer{bytes, std::min<std::size_t>(wanted, sizeof bytes)};
+  const i64 count = read_ahead(flow, {&buffer, 1});
   if (count < 0 && errno == EAGAIN) flow.readable = false;
   if (count < 0 && errno != EAGAIN && errno != EINTR) reset_guest(flow);
   if (count < 0) return 0;
@@ -289,6 +283,11 @@ void TcpTable::discard_acked(TcpFlow& flow, bool all) {
   if (flow.fin_acked()) --end;
   if (!after(end, flow.base)) return;
   const u32 bytes = end - flow.base;
+  if (!peek_offset_works) {
+    flow.kept.drop(bytes);
+    flow.base = end;
+    return;
+  }
   // Small answers may wait for each other. Not so what is left of a large buffer: it keeps the whole
   // buffer in the host's count, and the peer's window might stay shut over it.
   const bool lazy = flow.calm >= kCalm && bytes < kDiscardBytes;

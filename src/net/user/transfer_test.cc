@@ -69,9 +69,10 @@ class Transfer : public ::testing::TestWithParam<Mood> {
       if (!segment || lost) continue;
       if ((segment->flags & TcpTable::kRst) != 0) {
         // Whoever repeats itself after the end meets a connection that is gone.
-        ASSERT_TRUE(guest_got_ == bytes_ && tcp_.fin &&
-                    next_ == first_ + static_cast<u32>(bytes_) + 1);
-        acked_ = first_ + static_cast<u32>(bytes_) + 1;
+        // (It may have gone back before that; that the host has all is looked at in the end.)
+        ASSERT_TRUE(guest_got_ == bytes_ && tcp_.fin)
+            << "got " << guest_got_ << " of " << bytes_ << ", end " << tcp_.fin;
+        next_ = acked_ = first_ + static_cast<u32>(bytes_) + 1;
         continue;
       }
       if (static_cast<i32>(segment->acknowledged - acked_) > 0) acked_ = segment->acknowledged;
