@@ -241,6 +241,11 @@ Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, 
   TRY(add_shares(spec, plan));
   TRY(add_secrets(spec, plan));
   TRY(add_sockets(spec, plan));
+  // The links that lead there (make_links) must not end at the monitor's own root directory.
+  for (const HostSocket& socket : plan.host_sockets) {
+    TRY_ASSIGN(const std::string path, option_value(socket.path));
+    plan.arguments.insert(plan.arguments.end(), {"--landlock-rules", "path=" + path});
+  }
   add_services(spec, plan);
   return plan;
 }
