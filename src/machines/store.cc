@@ -3,15 +3,19 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <array>
 #include <set>
+
+#include "base/time.h"
 
 namespace smol::machines {
 namespace {
 
 constexpr int kSchemaVersion = 1;
 constexpr int kBusyMs = 20'000;
+constexpr u32 kBusyPauseUs = 5'000;
 constexpr const char* kSchema = R"(
 CREATE TABLE machines (
   name TEXT PRIMARY KEY NOT NULL,
@@ -149,6 +153,18 @@ Result<> Store::execute(const char* sql) {
   return {};
 }
 
+// The first use of a new database changes its journal. SQLite answers at once that it is busy, without the wait of
+// sqlite3_busy_timeout, when several processes do that at the same time.
+Result<> Store::enter_wal() {
+  const u64 deadline = base::monotonic_ns() + u64{kBusyMs} * 1'000'000;
+  for (;;) {
+    const int answer = sqlite3_exec(database_.get(), "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
+    if (answer == SQLITE_OK) return {};
+    if ((answer & 0xff) != SQLITE_BUSY || base::monotonic_ns() > deadline) return fail("{}", sqlite3_errmsg(database_.get()));
+    ::usleep(kBusyPauseUs);
+  }
+}
+
 Result<> Store::prepare_schema() {
   const auto version = [this]() -> Result<i64> {
     TRY_ASSIGN(auto statement, Statement::prepare(database_.get(), "PRAGMA user_version"));
@@ -165,7 +181,8 @@ Result<> Store::prepare_schema() {
   };
   TRY_ASSIGN(const i64 found, version());
   TRY(refuse_newer(found));
-  TRY(execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"));
+  TRY(enter_wal());
+  TRY(execute("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"));
   if (found == kSchemaVersion) return {};
   return transaction([&]() -> Result<> {
     TRY_ASSIGN(const i64 now, version());  // another process may have been quicker

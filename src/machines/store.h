@@ -70,6 +70,7 @@ class Store {
 
  private:
   explicit Store(sqlite3* database, std::string path);
+  Result<> enter_wal();
   Result<> prepare_schema();
   Result<> execute(const char* sql);
   Result<> write(const Record& record);
