@@ -25,6 +25,7 @@ namespace smol::sandbox {
 namespace {
 
 constexpr unsigned long kRecursivePrivate = 0x4000 | 0x40000;  // MS_REC | MS_PRIVATE
+constexpr unsigned long kMove = 0x2000;                        // MS_MOVE
 constexpr int kDetach = 2;                                     // MNT_DETACH
 
 struct Tree {
@@ -95,6 +96,19 @@ Result<> place(const Tree& tree) {
   return {};
 }
 
+// The working directory becomes "/". Where the host itself runs from its initial root file system, that cannot be exchanged and
+// is covered instead; without capabilities nobody gets under the cover.
+Result<> change_root() {
+  if (::syscall(SYS_pivot_root, ".", ".") == 0) {
+    if (::umount2(".", kDetach) != 0) return fail_errno("cannot leave the old root");
+    return {};
+  }
+  if (errno != EINVAL) return fail_errno("cannot change to the new root");
+  if (::mount(".", "/", nullptr, kMove, nullptr) != 0 || ::chroot(".") != 0)
+    return fail_errno("cannot cover the initial root");
+  return {};
+}
+
 }  // namespace
 
 Result<Part> enter_own_root(const Plan& plan) {
@@ -116,8 +130,7 @@ Result<Part> enter_own_root(const Plan& plan) {
   for (const Tree& tree : *trees)
     if (const auto placed = place(tree); !placed)
       return wrap(placed.error(), "building the monitor's own root");
-  if (::syscall(SYS_pivot_root, ".", ".") != 0) return fail_errno("cannot change to the new root");
-  if (::umount2(".", kDetach) != 0) return fail_errno("cannot leave the old root");
+  TRY(change_root());
   set_attributes(AT_FDCWD, "/",
                  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0);
   if (::chdir(working) != 0 && ::chdir("/") != 0) return fail_errno("cannot enter the new root");
