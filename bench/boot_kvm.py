@@ -28,8 +28,8 @@ PEER = """
 FIGURES_SCRIPT = """
 set -e
 C={cmdline}
-./smol-vmm --accel kvm --tables mp --rng off --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M --stats /stats.json --cmdline "$C smol.exec=/bin/true" </dev/null >/dev/null 2>&1 || true
-echo "stats $(tr -d '\\n' </stats.json)"
+./smol-vmm --accel kvm --tables mp --rng off --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M --stats /tmp/stats.json --cmdline "$C smol.exec=/bin/true" </dev/null >/dev/null 2>&1 || true
+echo "stats $(tr -d '\\n' </tmp/stats.json)"
 ./smol-vmm --accel kvm --tables mp --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M --cmdline "$C smol.hello smol.exec=/bin/sleep -- 100" </dev/null >/tmp/out 2>&1 &
 for i in $(seq 100); do grep -q ready /tmp/out && break; sleep 0.2; done
 P=$!
