@@ -3,13 +3,13 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 
 #include <cerrno>
 #include <cstring>
 
 #include "api/json.h"
 #include "base/fd.h"
+#include "base/time.h"
 #include "client/http_reply.h"
 
 namespace smol::client {
@@ -22,11 +22,7 @@ class Deadline {
   int left() const { return static_cast<int>(std::max<i64>(end_ - now(), 0)); }
 
  private:
-  static i64 now() {
-    timespec time{};
-    ::clock_gettime(CLOCK_MONOTONIC, &time);
-    return static_cast<i64>(time.tv_sec) * 1000 + time.tv_nsec / 1'000'000;
-  }
+  static i64 now() { return static_cast<i64>(base::monotonic_ns() / 1'000'000); }
   i64 end_;
 };
 

@@ -2,9 +2,9 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "guest/protocol/protocol.h"
 #include "machines/conversation.h"
 
@@ -13,12 +13,6 @@ namespace {
 
 constexpr std::size_t kGreetingRoom = 32;
 constexpr std::size_t kOutputKept = 64 * kKiB;
-
-u64 now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<u64>(now.tv_sec) * 1'000'000'000 + static_cast<u64>(now.tv_nsec);
-}
 
 std::string text_behind(ConstByteSpan payload, std::size_t head) {
   return {reinterpret_cast<const char*>(payload.data()) + head, payload.size() - head};
@@ -48,9 +42,9 @@ void keep(std::string& text, ConstByteSpan bytes) {
 // The monitor's answer to CONNECT: read byte by byte, since the guest's own bytes follow at once.
 Result<> read_greeting(int fd, u64 patience_ns) {
   std::string line;
-  const u64 deadline = now_ns() + patience_ns;
+  const u64 deadline = base::monotonic_ns() + patience_ns;
   while (line.size() < kGreetingRoom) {
-    const u64 now = now_ns();
+    const u64 now = base::monotonic_ns();
     if (now >= deadline)
       return fail("the machine's agent has not answered for {} ms", patience_ns / 1'000'000);
     pollfd ready{.fd = fd, .events = POLLIN, .revents = 0};
@@ -223,9 +217,9 @@ Result<base::UniqueFd> listen_for_guest(const std::string& path) {
 namespace {
 
 Result<base::UniqueFd> accept_guest(int listener, int monitor_pidfd, u64 timeout_ns) {
-  const u64 deadline = now_ns() + timeout_ns;
+  const u64 deadline = base::monotonic_ns() + timeout_ns;
   for (;;) {
-    const u64 now = now_ns();
+    const u64 now = base::monotonic_ns();
     if (now >= deadline)
       return fail("the machine's init has not answered for {} ms", timeout_ns / 1'000'000);
     pollfd fds[2] = {{.fd = listener, .events = POLLIN, .revents = 0},

@@ -241,7 +241,7 @@ Result<> Machines::resume(const std::string& name) {
     return {};
   }));
   // The guest's clock stood still meanwhile.
-  return AgentClient(vsock_socket(record)).set_time(static_cast<u64>(unix_time_ms()) * 1'000'000);
+  return AgentClient(vsock_socket(record)).set_time(base::realtime_ns());
 }
 
 }  // namespace smol::machines

@@ -2,7 +2,6 @@
 
 #include <sqlite3.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -117,11 +116,7 @@ const char* name_of(State state) {
   return "?";
 }
 
-i64 unix_time_ms() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return i64{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
-}
+i64 unix_time_ms() { return static_cast<i64>(base::realtime_ns() / 1'000'000); }
 
 void Store::Closer::operator()(sqlite3* database) const { sqlite3_close(database); }
 
