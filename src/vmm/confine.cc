@@ -106,6 +106,9 @@ Result<> confine(const MachineConfig& config, bool namespaces, EventMonitor& eve
   }
   sandbox::Plan plan = plan_for(config);
   if (!namespaces) plan.no_namespaces = "the machine came when threads ran already";
+  for (const sandbox::PathRule& rule : plan.paths)
+    if (rule.access == Access::kEntries && rule.path == "/")
+      return fail("a file or socket of the machine lies in /: put it into a folder, so that the monitor need not reach the whole host");
   const auto report = sandbox::confine(plan);
   if (!report) return wrap(report.error(), "confining the monitor");
   std::vector<EventMonitor::Property> told;

@@ -76,6 +76,15 @@ class SandboxTest(smolvm.MachineTest):
             lambda: subprocess.run([self.inject, str(thread), "39"], check=False).returncode == 0))  # getpid
         self.assertIsNone(monitor.poll())
 
+    def test_a_file_directly_below_the_root_is_refused(self):
+        """Its folder would be the whole host."""
+        done = subprocess.run(
+            [os.path.join(os.path.dirname(smolvm.SMOLVM), "smol-vmm"), "--accel", smolvm.ACCEL, "--serial", "null", "--kernel",
+             smolvm.kernel_path("micro"), "--tables", "mp", "--memory", "size=64M", "--stats", "/smol-test-stats.json"],
+            env=self.env, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=smolvm.LIMIT)
+        self.assert_error(smolvm.Result(done.returncode, done.stdout, done.stderr), "lies in /", "folder")
+        self.assertFalse(os.path.exists("/smol-test-stats.json"))
+
     def test_the_event_monitor_tells_what_is_in_force(self):
         events = self.path("events")
         done = subprocess.run(
