@@ -48,7 +48,7 @@ wget -q -O - http://10.0.2.2:CLOSED/ 2>&1 | grep -o refused
 mkdir /www; echo "from the guest" >/www/index.html; httpd -p 80 -h /www
 udp_peer serve 7 &
 echo ready
-nc -l -p 9 >/dev/null
+echo bye | nc -l -p 9 >/dev/null
 echo END
 """
 
@@ -247,6 +247,15 @@ class UserNetworkTest(smolvm.MachineTest):
         process.stderr.close()
         return lines
 
+    @staticmethod
+    def says_bye(port):
+        """Whether the guest's listener answered: as long as it does not listen, the connection ends without a word."""
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            try:
+                return connection.recv(3, socket.MSG_WAITALL) == b"bye"
+            except ConnectionError:
+                return False
+
     def test_both_ways(self):
         web, echo, done = free_port(), free_port(socket.SOCK_DGRAM), free_port()
         got = {}
@@ -267,7 +276,7 @@ class UserNetworkTest(smolvm.MachineTest):
                         break
                     except TimeoutError:
                         pass
-            socket.create_connection(("127.0.0.1", done), timeout=30).close()
+            self.assertTrue(smolvm.wait_until(lambda: self.says_bye(done)), "the guest never listened at port 9")
 
         ports = f",publish=[tcp:127.0.0.1:{web}:80,udp:127.0.0.1:{echo}:7,{done}:9]"
         lines = self.run_guest(TALK, ports, reach)
