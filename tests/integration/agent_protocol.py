@@ -189,7 +189,7 @@ class NamespaceMachine:
         self.boot.close()
         return self.agent
 
-    def ended(self, timeout=20):
+    def ended(self, timeout=LIMIT):
         self.process.wait(timeout=timeout)
 
     def kill(self):

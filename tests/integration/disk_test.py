@@ -37,7 +37,8 @@ umount /mnt; echo done
 """
 
 
-class DiskTest(smolvm.MachineTest):
+class DiskCase(smolvm.MachineTest):
+    """A disk image, and an initial root with a script."""
     ENDED = 3  # the guest ends by a triple fault (reboot=t)
 
     def setUp(self):
@@ -65,6 +66,8 @@ class DiskTest(smolvm.MachineTest):
             out.write(base + b"\0" * (-len(base) % 4) + archive)
         return path
 
+
+class DiskTest(DiskCase):
     def start(self, script, disk):
         process = subprocess.Popen(
             [os.path.join(os.path.dirname(smolvm.SMOLVM), "smol-vmm"), "--accel", smolvm.ACCEL, "--tables", "mp", "--memory", "size=64M",

@@ -6,6 +6,8 @@ import struct
 import subprocess
 import time
 
+import smolvm
+
 (HELLO, CONFIG, STDIN, STDIN_EOF, STDIN_TAKEN, STDOUT, STDERR, WINSIZE, SIGNAL, STARTED, EXIT, SETUP, AGENT, READY, EXEC,
  COPY_IN, COPY_OUT, DATA, DATA_END, PROBLEM, DONE, STATS, SHUTDOWN, CONNECT, MAIN_EXIT) = range(1, 26)
 (ROOT, HOSTNAME, NETWORK, MOUNT, UNMOUNT, DISK, TIME, SECRET, ENVIRONMENT, SERVICE, FORWARD) = range(1, 12)
@@ -64,7 +66,7 @@ class Init:
     def send(self, data):
         self.socket.sendall(data)
 
-    def frames(self, timeout=20):
+    def frames(self, timeout=smolvm.LIMIT):
         """Yields (kind, payload) until EXIT or the end of the stream."""
         deadline = time.monotonic() + timeout
         while True:
@@ -105,13 +107,13 @@ class Init:
             r.kind, r.value = struct.unpack_from("<Ii", payload)
             r.text = payload[8:].decode()
 
-    def wait_for(self, kind, timeout=20):
+    def wait_for(self, kind, timeout=smolvm.LIMIT):
         for got, payload in self.frames(timeout):
             if got == kind:
                 return payload
         raise AssertionError(f"the stream ended before frame {kind}: {self.result.__dict__}")
 
-    def finish(self, timeout=20):
+    def finish(self, timeout=smolvm.LIMIT):
         for _ in self.frames(timeout):
             pass
         self.close()
@@ -119,7 +121,7 @@ class Init:
 
     def close(self):
         self.socket.close()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=smolvm.LIMIT)
 
 
 def run(binary, argv, stdin=None, before=b"", **options):
