@@ -35,4 +35,5 @@ smol_layer(vmm DEPENDS sandbox api http hypervisor/kvm hypervisor/soft arch/x86_
            devices/virtio/rng devices/virtio/vsock devices/virtio/net net/user
            devices/virtio/p9 devices/virtio/balloon)
 smol_layer(image DEPENDS base)
+smol_layer(image/container DEPENDS base)
 smol_layer(machines DEPENDS image client)
