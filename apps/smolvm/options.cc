@@ -2,9 +2,11 @@
 
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 
 namespace smolvm {
 namespace {
@@ -26,6 +28,21 @@ Result<machines::Pairs> pairs_of(const Invocation& invocation, std::string_view 
     out.push_back(std::move(pair));
   }
   return out;
+}
+
+// The host's side is a path that need not be there yet.
+Result<machines::Pairs> exposed_of(const Invocation& invocation) {
+  TRY_ASSIGN(machines::Pairs pairs, pairs_of(invocation, "expose-socket", ':'));
+  for (auto& [host, guest] : pairs) {
+    std::error_code bad;
+    host = std::filesystem::absolute(host, bad).lexically_normal();
+    if (bad || host.size() >= sizeof(sockaddr_un::sun_path))
+      return fail("--expose-socket {}: not a path of at most {} bytes", host,
+                  sizeof(sockaddr_un::sun_path) - 1);
+    if (guest.empty() || guest[0] != '/')
+      return fail("--expose-socket {}:{}: the guest's side must be an absolute path", host, guest);
+  }
+  return pairs;
 }
 
 Result<machines::Network> network_of(const Invocation& invocation) {
@@ -114,6 +131,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   spec.command = invocation.command;
   TRY(secrets_of(invocation, spec));
   TRY_ASSIGN(spec.mount_socket, pairs_of(invocation, "mount-socket", ':'));
+  TRY_ASSIGN(spec.expose_socket, exposed_of(invocation));
   spec.ssh_agent = invocation.has("ssh-agent");
   TRY(machines::validate(spec));
   return spec;

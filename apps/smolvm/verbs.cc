@@ -79,7 +79,8 @@ constexpr Option kRunOnly[] = {
 constexpr Option kCreateOnly[] = {
     {"--label", Takes::kTexts, "K=V", "a label of your own"},
     {"--init", Takes::kTexts, "COMMAND", "shell command that runs in the guest after each start"},
-    {"--expose-socket", Takes::kRefused, "HOST:GUEST", ""},
+    {"--expose-socket", Takes::kTexts, "HOST:GUEST",
+     "the guest's Unix socket GUEST is reached at HOST on the host"},
     {"--mount-socket", Takes::kTexts, "HOST:GUEST",
      "the host's Unix socket HOST is reached at GUEST in the guest"},
 };

@@ -15,6 +15,7 @@
 #include "machines/agent_client.h"
 #include "machines/data_dir.h"
 #include "machines/detached_monitor.h"
+#include "machines/exposed_sockets.h"
 #include "machines/launch.h"
 #include "machines/machines.h"
 #include "machines/monitor_process.h"
@@ -92,7 +93,8 @@ std::string describe_end(const std::string& folder) {
   if (!text) return "monitor ended without a word";
   int number = 0;
   if (std::sscanf(text->c_str(), "signal %d", &number) == 1)
-    return fmt::format("monitor was killed by signal {}{}", number, number == SIGSYS ? " (its system call filter)" : "");
+    return fmt::format("monitor was killed by signal {}{}", number,
+                       number == SIGSYS ? " (its system call filter)" : "");
   if (std::sscanf(text->c_str(), "exit %d", &number) != 1) return "monitor ended without a word";
   const std::string words = last_words(folder);
   if (!words.empty()) return words;
@@ -134,7 +136,12 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
     if (ended && !words.empty()) return fail("{}", words);
     return words.empty() ? std::unexpected(booted.error()) : wrap(booted.error(), "{}", words);
   }
-  return {};
+  std::vector<ExposedSocket> exposed;
+  for (const auto& [host, guest] : record.spec.expose_socket)
+    exposed.push_back({.host = host, .guest = guest});
+  const auto listening = expose_sockets(exposed, vsock_socket(record), monitor.pidfd());
+  if (!listening) monitor.kill();
+  return listening;
 }
 
 Result<Record> Machines::start(const std::string& name, const StartOptions& options) {

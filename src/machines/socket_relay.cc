@@ -6,54 +6,17 @@
 #include <algorithm>
 
 #include "machines/conversation.h"
+#include "machines/stream_pair.h"
 
 namespace smol::machines {
 namespace {
 
-constexpr std::size_t kHeld = 64 * kKiB;  // bytes on their way in one direction
 constexpr std::size_t kMostPairs = 256;
 
 }  // namespace
 
-// Two sockets; what one has read the other has yet to write.
-struct SocketRelay::Pair {
-  struct Side {
-    base::UniqueFd fd;
-    std::vector<u8> held;  // read from here, for the other side
-    bool ended = false;    // nothing more will be read here, and the other side was told
-    u32 watched = 0;
-  };
-  Side sides[2];
-
-  bool over() const { return sides[0].ended && sides[1].ended; }
-
-  // Moves bytes from one side to the other. False: the connection is broken.
-  bool move(Side& from, Side& to) {
-    while (!from.ended) {
-      if (from.held.empty()) {
-        u8 bytes[kHeld];
-        const ssize_t got = ::recv(from.fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
-        if (got < 0) return errno == EAGAIN || errno == EINTR;
-        if (got == 0) {
-          from.ended = true;
-          return ::shutdown(to.fd.get(), SHUT_WR) == 0;
-        }
-        from.held.assign(bytes, bytes + got);
-      }
-      const ssize_t put =
-          ::send(to.fd.get(), from.held.data(), from.held.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (put < 0) return errno == EAGAIN || errno == EINTR;
-      from.held.erase(from.held.begin(), from.held.begin() + put);
-    }
-    return true;
-  }
-
-  u32 wanted(int i) const {
-    const Side& own = sides[i];
-    const Side& other = sides[1 - i];
-    return (!own.ended && own.held.empty() ? u32{EPOLLIN} : 0) |
-           (!other.held.empty() ? u32{EPOLLOUT} : 0);
-  }
+struct SocketRelay::Pair : StreamPair {
+  u32 watched[2] = {};
 };
 
 Result<std::unique_ptr<SocketRelay>> SocketRelay::create(base::EventLoop& loop,
@@ -77,9 +40,12 @@ SocketRelay::SocketRelay(base::EventLoop& loop) : loop_(loop) {}
 
 SocketRelay::~SocketRelay() {
   for (const auto& listener : listeners_) loop_.remove(listener->fd.get());
-  for (const auto& pair : pairs_)
-    for (const auto& side : pair->sides)
-      if (side.watched != 0) loop_.remove(side.fd.get());
+  for (const auto& pair : pairs_) forget(*pair);
+}
+
+void SocketRelay::forget(Pair& pair) {
+  for (int i = 0; i < 2; ++i)
+    if (std::exchange(pair.watched[i], 0) != 0) loop_.remove(pair.sides[i].fd.get());
 }
 
 void SocketRelay::accept(const Listener& listener) {
@@ -105,9 +71,9 @@ void SocketRelay::accept(const Listener& listener) {
 // A side of which nothing is wanted is not registered: its hang-up would be told without end.
 Result<> SocketRelay::watch(Pair& pair) {
   for (int i = 0; i < 2; ++i) {
-    Pair::Side& side = pair.sides[i];
+    const StreamPair::Side& side = pair.sides[i];
     const u32 wanted = pair.wanted(i);
-    const u32 before = std::exchange(side.watched, wanted);
+    const u32 before = std::exchange(pair.watched[i], wanted);
     if (wanted == before) continue;
     if (wanted == 0) {
       loop_.remove(side.fd.get());
@@ -121,14 +87,11 @@ Result<> SocketRelay::watch(Pair& pair) {
 }
 
 void SocketRelay::serve(Pair& pair) {
-  const bool sound =
-      pair.move(pair.sides[0], pair.sides[1]) && pair.move(pair.sides[1], pair.sides[0]);
-  if (!sound || pair.over() || !watch(pair)) end(pair);
+  if (!pair.move() || pair.over() || !watch(pair)) end(pair);
 }
 
 void SocketRelay::end(Pair& pair) {
-  for (auto& side : pair.sides)
-    if (side.watched != 0) loop_.remove(side.fd.get());
+  forget(pair);
   std::erase_if(pairs_, [&](const auto& each) { return each.get() == &pair; });
 }
 

@@ -47,6 +47,7 @@ class SocketRelay {
   Result<> watch(Pair& pair);
   void serve(Pair& pair);
   void end(Pair& pair);
+  void forget(Pair& pair);
 
   base::EventLoop& loop_;
   pid_t monitor_ = -1;

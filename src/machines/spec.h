@@ -62,8 +62,9 @@ struct MachineSpec {
   std::vector<std::string> init;     // shell commands after each start
   std::vector<std::string> command;  // what `run -d` started; informative
   Pairs secret_env,
-      secret_file;     // name or path in the guest -> environment variable or file of the host
-  Pairs mount_socket;  // a Unix socket of the host -> where the guest reaches it
+      secret_file;      // name or path in the guest -> environment variable or file of the host
+  Pairs mount_socket;   // a Unix socket of the host -> where the guest reaches it
+  Pairs expose_socket;  // where the host listens -> a Unix socket in the guest
   bool ssh_agent = false;
 
   bool operator==(const MachineSpec&) const = default;

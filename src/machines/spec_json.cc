@@ -89,7 +89,8 @@ void fields(Visitor&& visit, auto& v)
       visit("append", v.append);
   visit("accel", v.accel), visit("init", v.init), visit("command", v.command),
       visit("secret_env", v.secret_env);
-  visit("secret_file", v.secret_file), visit("mount_socket", v.mount_socket);
+  visit("secret_file", v.secret_file), visit("mount_socket", v.mount_socket),
+      visit("expose_socket", v.expose_socket);
   visit("ssh_agent", v.ssh_agent);
 }
 
