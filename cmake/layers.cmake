@@ -37,4 +37,5 @@ smol_layer(vmm DEPENDS sandbox api http hypervisor/kvm hypervisor/soft arch/x86_
 smol_layer(image DEPENDS base)
 smol_layer(image/container DEPENDS base)
 smol_layer(image/smolfile DEPENDS base)
+smol_layer(image/tree DEPENDS base)
 smol_layer(machines DEPENDS image client)
