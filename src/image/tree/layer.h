@@ -22,10 +22,10 @@ struct LayerOptions {
   std::string name = "archive";
   // "sha256:HEX" of the uncompressed tar; "": not checked. A wrong digest is an Error, and the tree
   // is then of no use.
-  std::string diff_id;
+  std::string diff_id = {};
   // ".wh." names remove what lower layers have. Without: they are ordinary names (a plain archive).
   bool whiteouts = true;
-  LayerLimits limits;
+  LayerLimits limits = {};
 };
 
 struct LayerSummary {
