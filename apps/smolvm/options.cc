@@ -5,6 +5,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -45,46 +46,65 @@ Result<machines::Pairs> exposed_of(const Invocation& invocation) {
   return pairs;
 }
 
-Result<machines::Network> network_of(const Invocation& invocation) {
-  machines::Network network;
-  network.segment = invocation.text("network");
-  network.dns = invocation.text("dns");
-  network.allow_cidr = invocation.list("allow-cidr");
-  network.allow_host = invocation.list("allow-host");
+void add_network(const Invocation& invocation, machines::Network& network) {
+  network.segment = invocation.text("network", network.segment);
+  network.dns = invocation.text("dns", network.dns);
+  for (const auto& entry : invocation.list("allow-cidr")) network.allow_cidr.push_back(entry);
+  for (const auto& entry : invocation.list("allow-host")) network.allow_host.push_back(entry);
   // A part of the network asks for the network.
-  network.enabled = invocation.has("net") || invocation.has("network") || invocation.has("dns") ||
-                    invocation.has("allow-cidr") || invocation.has("allow-host") ||
-                    invocation.has("port");
-  return network;
+  network.enabled = network.enabled || invocation.has("net") || invocation.has("network") ||
+                    invocation.has("dns") || invocation.has("allow-cidr") ||
+                    invocation.has("allow-host") || invocation.has("port");
 }
 
-Result<> secrets_of(const Invocation& invocation, machines::MachineSpec& spec) {
-  TRY_ASSIGN(spec.secret_env, pairs_of(invocation, "secret-env"));
-  TRY_ASSIGN(spec.secret_file, pairs_of(invocation, "secret-file"));
+// What the command line adds replaces what a Smolfile has at the same place.
+template <class Entries, class Same>
+void add_over(Entries& earlier, Entries later, const Same& same) {
+  std::erase_if(earlier, [&](const auto& old) {
+    return std::any_of(later.begin(), later.end(),
+                       [&](const auto& entry) { return same(old, entry); });
+  });
+  for (auto& entry : later) earlier.push_back(std::move(entry));
+}
+
+Result<> add_pairs(const Invocation& invocation, std::string_view key, machines::Pairs& pairs,
+                   char separator = '=') {
+  TRY_ASSIGN(auto later, pairs_of(invocation, key, separator));
+  add_over(pairs, std::move(later),
+           [](const auto& a, const auto& b) { return a.first == b.first; });
+  return {};
+}
+
+Result<> add_secrets(const Invocation& invocation, machines::MachineSpec& spec) {
+  TRY(add_pairs(invocation, "secret-env", spec.secret_env));
+  TRY(add_pairs(invocation, "secret-file", spec.secret_file));
   for (const auto& [guest, host] : spec.secret_file)
     if (host.empty() || host[0] != '/')
       return fail("--secret-file '{}={}': the file must be an absolute path", guest, host);
   return {};
 }
 
-}  // namespace
-
-Result<std::string> root_of(const Invocation& invocation) {
-  if (invocation.has("image") && invocation.has("rootfs"))
-    return fail("-I and --rootfs both name a root file system");
-  if (invocation.has("image")) {
-    const std::string image = invocation.text("image");
-    struct stat status{};
-    if (::stat(image.c_str(), &status) == 0 && S_ISDIR(status.st_mode))
-      return absolute(image, "a root file system");
-    return fail(
-        "-I {}: image references and archives are not supported yet, a root file system's "
-        "directory is",
-        image);
-  }
-  if (!invocation.has("rootfs")) return std::string();
-  return absolute(invocation.text("rootfs"), "a root file system");
+Result<> add_program(const Invocation& invocation, machines::MachineSpec& spec) {
+  TRY_ASSIGN(const auto environment, machines::parse_environment(invocation.list("env")));
+  machines::merge_environment(spec.environment, environment);
+  spec.directory = invocation.text("workdir", spec.directory);
+  spec.user = invocation.text("user", spec.user);
+  spec.hostname = invocation.text("hostname");
+  for (const std::string& line : invocation.list("init")) spec.init.push_back(line);
+  return {};
 }
+
+Result<> add_mounts(const Invocation& invocation, machines::MachineSpec& spec) {
+  TRY_ASSIGN(auto volumes, volumes_of(invocation));
+  add_over(spec.volumes, std::move(volumes),
+           [](const auto& a, const auto& b) { return a.guest == b.guest; });
+  TRY_ASSIGN(auto ports, ports_of(invocation));
+  add_over(spec.ports, std::move(ports),
+           [](const auto& a, const auto& b) { return a.guest == b.guest && a.udp == b.udp; });
+  return {};
+}
+
+}  // namespace
 
 Result<std::vector<machines::Volume>> volumes_of(const Invocation& invocation) {
   std::vector<machines::Volume> out;
@@ -107,19 +127,21 @@ Result<std::vector<machines::Port>> ports_of(const Invocation& invocation) {
 Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name) {
   machines::MachineSpec spec;
   spec.name = name;
+  machines::ProgramChoice choice;
+  if (invocation.has("smolfile")) {
+    TRY_ASSIGN(const auto file, image::read_smolfile(invocation.text("smolfile")));
+    TRY(machines::apply_smolfile(file, spec));
+    choice.entrypoint = file.entrypoint;
+    choice.command = file.cmd;
+  }
   spec.cpus = invocation.number("cpus", spec.cpus);
   spec.memory_mib = invocation.number("mem", spec.memory_mib);
   spec.storage_gib = invocation.number("storage", spec.storage_gib);
   spec.overlay_gib = invocation.number("overlay", spec.overlay_gib);
-  TRY_ASSIGN(spec.environment, machines::parse_environment(invocation.list("env")));
-  spec.directory = invocation.text("workdir");
-  spec.user = invocation.text("user");
-  spec.hostname = invocation.text("hostname");
-  TRY_ASSIGN(spec.volumes, volumes_of(invocation));
-  TRY_ASSIGN(spec.ports, ports_of(invocation));
-  TRY_ASSIGN(spec.network, network_of(invocation));
-  TRY_ASSIGN(spec.labels, pairs_of(invocation, "label"));
-  TRY_ASSIGN(spec.rootfs, root_of(invocation));
+  TRY(add_program(invocation, spec));
+  TRY(add_mounts(invocation, spec));
+  add_network(invocation, spec.network);
+  TRY(add_pairs(invocation, "label", spec.labels));
   const std::string kernel = invocation.text("kernel");
   spec.kernel = kernel;
   if (!kernel.empty() && kernel != "micro" && kernel != "full") {
@@ -127,12 +149,12 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   }
   spec.append = invocation.text("append");
   spec.accel = invocation.text("accel", spec.accel);
-  spec.init = invocation.list("init");
-  spec.command = invocation.command;
-  TRY(secrets_of(invocation, spec));
-  TRY_ASSIGN(spec.mount_socket, pairs_of(invocation, "mount-socket", ':'));
+  TRY(add_secrets(invocation, spec));
+  TRY(add_pairs(invocation, "mount-socket", spec.mount_socket, ':'));
   TRY_ASSIGN(spec.expose_socket, exposed_of(invocation));
-  spec.ssh_agent = invocation.has("ssh-agent");
+  spec.ssh_agent = spec.ssh_agent || invocation.has("ssh-agent");
+  TRY(machines::validate(spec));  // before anything is pulled
+  TRY(choose_root(invocation, choice, spec));
   TRY(machines::validate(spec));
   return spec;
 }

@@ -2,13 +2,17 @@
 #pragma once
 
 #include "cli.h"
+#include "machines/image_spec.h"
 #include "machines/machines.h"
+#include "machines/smolfile_spec.h"
 
 namespace smolvm {
 
-// -I or --rootfs, made absolute; "": the embedded image. A registry reference is refused by name.
-Result<std::string> root_of(const Invocation& invocation);
-// What `create` and `run -d` are given, over the defaults.
+// -I, --rootfs or spec.image (from a Smolfile): sets the root file system, what an image says of
+// its program and its surroundings, and the main program (images.cc). An image may be pulled here.
+Result<> choose_root(const Invocation& invocation, smol::machines::ProgramChoice choice,
+                     smol::machines::MachineSpec& spec);
+// What `create` and `run` are given: over the defaults a Smolfile, over that the command line.
 Result<smol::machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name);
 // -v and -p, -e of `update` and others are read by the same functions.
 Result<std::vector<smol::machines::Volume>> volumes_of(const Invocation& invocation);

@@ -18,7 +18,9 @@ constexpr Option kImage[] = {
      "root file system: a directory (copied into guest memory) or a file system image (read-only, "
      "writes go elsewhere)"},
     {"--from", Takes::kRefused, "FILE", ""},
-    {"-s,--smolfile", Takes::kRefused, "FILE", ""},
+    {"-s,--smolfile", Takes::kText, "FILE",
+     "what a Smolfile says; the other options win over it"},
+    {"--entrypoint", Takes::kText, "PATH", "program instead of the image's entry point"},
 };
 constexpr Option kResources[] = {
     {"--cpus", Takes::kNumber, "N", "number of CPUs (1)"},

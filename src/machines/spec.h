@@ -44,6 +44,21 @@ struct Network {
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
+// How a watcher asks whether a machine is well (`machine monitor`).
+struct Health {
+  std::vector<std::string> command;  // empty: not at all; else ended with 0 means well
+  u64 interval_ns = 0, timeout_ns = 0, start_ns = 0, retries = 0;  // 0: the watcher's defaults
+
+  bool operator==(const Health&) const = default;
+};
+
+struct RestartPolicy {
+  std::string policy;                       // "": the watcher's default; never, on-failure, always
+  u64 max_retries = 0, max_backoff_ns = 0;  // 0: no limit; the watcher's
+
+  bool operator==(const RestartPolicy&) const = default;
+};
+
 struct MachineSpec {
   std::string name;
   u64 cpus = 1;
@@ -57,10 +72,17 @@ struct MachineSpec {
   u64 storage_gib = 0;  // 0: no such disk
   u64 overlay_gib = kDefaultOverlayGib;
   std::string rootfs;          // empty: the embedded image
+  // Where rootfs came from, when that was an image: as the user named it, and its manifest's digest.
+  std::string image, image_digest;
   std::string kernel, append;  // empty: our own
   std::string accel = "auto";
   std::vector<std::string> init;     // shell commands after each start
-  std::vector<std::string> command;  // what `run -d` started; informative
+  // The machine's main program: it is started with the machine, which ends with it. Empty: none.
+  std::vector<std::string> command;
+  std::string stop_signal;           // what `stop` sends the main program; "": SIGTERM
+  std::vector<std::string> exposed;  // "80/tcp": what an image or a Smolfile says it serves
+  Health health;
+  RestartPolicy restart;
   Pairs secret_env,
       secret_file;      // name or path in the guest -> environment variable or file of the host
   Pairs mount_socket;   // a Unix socket of the host -> where the guest reaches it

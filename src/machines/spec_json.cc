@@ -16,6 +16,8 @@ json encode(bool value) { return value; }
 json encode(const Volume& value);
 json encode(const Port& value);
 json encode(const Network& value);
+json encode(const Health& value);
+json encode(const RestartPolicy& value);
 json encode(const std::pair<std::string, std::string>& value) {
   return json::array({value.first, value.second});
 }
@@ -45,6 +47,8 @@ bool decode(const json& from, std::pair<std::string, std::string>& into) {
 bool decode(const json& from, Volume& into);
 bool decode(const json& from, Port& into);
 bool decode(const json& from, Network& into);
+bool decode(const json& from, Health& into);
+bool decode(const json& from, RestartPolicy& into);
 template <class T>
 bool decode(const json& from, std::vector<T>& into) {
   if (!from.is_array()) return false;
@@ -77,6 +81,20 @@ void fields(Visitor&& visit, auto& v)
 }
 template <class Visitor>
 void fields(Visitor&& visit, auto& v)
+  requires std::is_same_v<std::remove_const_t<std::remove_reference_t<decltype(v)>>, Health>
+{
+  visit("command", v.command), visit("interval_ns", v.interval_ns),
+      visit("timeout_ns", v.timeout_ns), visit("start_ns", v.start_ns), visit("retries", v.retries);
+}
+template <class Visitor>
+void fields(Visitor&& visit, auto& v)
+  requires std::is_same_v<std::remove_const_t<std::remove_reference_t<decltype(v)>>, RestartPolicy>
+{
+  visit("policy", v.policy), visit("max_retries", v.max_retries),
+      visit("max_backoff_ns", v.max_backoff_ns);
+}
+template <class Visitor>
+void fields(Visitor&& visit, auto& v)
   requires std::is_same_v<std::remove_const_t<std::remove_reference_t<decltype(v)>>, MachineSpec>
 {
   visit("name", v.name), visit("cpus", v.cpus), visit("memory_mib", v.memory_mib),
@@ -92,6 +110,9 @@ void fields(Visitor&& visit, auto& v)
   visit("secret_file", v.secret_file), visit("mount_socket", v.mount_socket),
       visit("expose_socket", v.expose_socket);
   visit("ssh_agent", v.ssh_agent);
+  visit("image", v.image), visit("image_digest", v.image_digest),
+      visit("stop_signal", v.stop_signal), visit("exposed", v.exposed);
+  visit("health", v.health), visit("restart", v.restart);
 }
 
 template <class T>
@@ -120,9 +141,13 @@ bool decode_fields(const json& from, T& into) {
 json encode(const Volume& value) { return encode_fields(value); }
 json encode(const Port& value) { return encode_fields(value); }
 json encode(const Network& value) { return encode_fields(value); }
+json encode(const Health& value) { return encode_fields(value); }
+json encode(const RestartPolicy& value) { return encode_fields(value); }
 bool decode(const json& from, Volume& into) { return decode_fields(from, into); }
 bool decode(const json& from, Port& into) { return decode_fields(from, into); }
 bool decode(const json& from, Network& into) { return decode_fields(from, into); }
+bool decode(const json& from, Health& into) { return decode_fields(from, into); }
+bool decode(const json& from, RestartPolicy& into) { return decode_fields(from, into); }
 
 }  // namespace
 

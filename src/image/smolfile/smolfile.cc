@@ -22,7 +22,6 @@ Result<> read_top(const TableReader& top, Smolfile& file) {
                 "dev",   "artifact",   "pack",    "network", "health",  "restart",
                 "auth",  "service",    "secrets", "build"}));
   TRY(top.text("image", file.image));
-  file.image_place = top.place("image");
   TRY(top.texts("entrypoint", file.entrypoint));
   TRY(top.texts("cmd", file.cmd));
   TRY(top.environment("env", file.env));
@@ -55,6 +54,15 @@ void resolve_volumes(std::vector<std::string>& volumes, const std::string& folde
     if (!volume.empty() && volume[0] != '/' && volume[0] != ':') volume = folder + "/" + volume;
 }
 
+void note_places(const toml::table& table, Smolfile& file) {
+  for (auto&& [key, node] : table) {
+    file.places[std::string(key.str())] = place_of(key.source());
+    if (const toml::table* const inner = node.as_table())
+      for (auto&& [name, value] : *inner)
+        file.places[fmt::format("{}.{}", key.str(), name.str())] = place_of(name.source());
+  }
+}
+
 Result<toml::table> parse(std::string_view text, const std::string& path) {
   // Checked before, because toml++ counts columns in code points and takes anything else for one.
   if (text.size() > kMostBytes)
@@ -72,12 +80,18 @@ Result<toml::table> parse(std::string_view text, const std::string& path) {
 
 std::string Smolfile::at(SmolfilePlace place) const { return place_text(path, place); }
 
+std::string Smolfile::at(std::string_view key) const {
+  const auto found = places.find(key);
+  return found == places.end() ? path : at(found->second);
+}
+
 Result<Smolfile> parse_smolfile(std::string_view text, const std::string& path,
                                 const std::string& folder) {
   TRY_ASSIGN(const toml::table table, parse(text, path));
   Smolfile file;
   file.path = path;
   file.folder = folder;
+  note_places(table, file);
   const TableReader top(path, "", table);
   TRY(read_top(top, file));
   TRY(read_sections(top, file));

@@ -6,6 +6,7 @@
 // file than those named (a base that is a Smolfile itself). Format: docs/formats/smolfile.md.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -59,7 +60,6 @@ struct Smolfile {
   std::string folder;  // absolute, links resolved
   // A reference, archive or directory; with [build]: the name that its result gets.
   std::string image;
-  SmolfilePlace image_place;
   std::optional<std::vector<std::string>> entrypoint, cmd;
   std::vector<std::string> env;
   std::string workdir, user;
@@ -99,8 +99,12 @@ struct Smolfile {
   std::vector<SmolfileSecret> secrets;
   std::optional<BuildPlan> build;
 
+  // Where each key stands, as "ports" and "dev.ports".
+  std::map<std::string, SmolfilePlace, std::less<>> places;
+
   // "FILE:LINE:COLUMN".
   std::string at(SmolfilePlace place) const;
+  std::string at(std::string_view key) const;  // of a key that is there; else FILE alone
 };
 
 // text: the file's bytes. path is for errors and for where relative paths begin; nothing is opened.

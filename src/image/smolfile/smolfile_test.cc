@@ -96,6 +96,9 @@ CERT = { from_file = "cert.pem" }
   EXPECT_EQ(read->secrets[0].from_file, "/src/cert.pem");
   EXPECT_EQ(read->labels[0].second, "web");
   EXPECT_FALSE(read->build);
+  EXPECT_EQ(read->at("ports"), "Smolfile:14:1");
+  EXPECT_EQ(read->at("dev.ports"), "Smolfile:24:1");
+  EXPECT_EQ(read->at("build"), "Smolfile");
 }
 
 TEST(Smolfile, ReadsABuild) {

@@ -1,0 +1,27 @@
+// What program a machine runs, and with what, when its root is an image: the image's configuration
+// under what the user said (docs/images.md).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "machines/spec.h"
+
+namespace smol::machines {
+
+using Words = std::vector<std::string>;
+
+// What the user said about the program; what is not said is the image's.
+struct ProgramChoice {
+  std::optional<Words> entrypoint = {}, command = {};  // of a Smolfile, or --entrypoint
+  Words words = {};                                    // behind `--`: instead of any command
+
+  bool explicit_program() const { return entrypoint || command || !words.empty(); }
+};
+
+// ENTRYPOINT and CMD as docker has them: words replace CMD, ENTRYPOINT stays in front of them; an
+// entry point that the user names takes the image's CMD away.
+Words program_words(const ProgramChoice& choice, const Words& entrypoint, const Words& command);
+
+}  // namespace smol::machines
