@@ -17,8 +17,7 @@ std::string error_of(std::string_view text) {
   return parsed ? "taken" : parsed.error().chain();
 }
 
-TEST(Smolfile, ReadsEveryKey) {
-  const auto read = parse(R"(
+constexpr const char* kEverything = R"(
 image = "python:3.12"
 entrypoint = ["/entry"]
 cmd = "serve"
@@ -71,7 +70,10 @@ protocol = "http"
 [secrets]
 KEY = { from_env = "HOST_KEY" }
 CERT = { from_file = "cert.pem" }
-)");
+)";
+
+TEST(Smolfile, ReadsEveryKey) {
+  const auto read = parse(kEverything);
   ASSERT_TRUE(read) << read.error().chain();
   EXPECT_EQ(read->image, "python:3.12");
   EXPECT_EQ(read->entrypoint, std::vector<std::string>{"/entry"});
