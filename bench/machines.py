@@ -59,15 +59,15 @@ def monitors(env):
 
 
 def pss_kib(pid):
-    """All, and that without guest memory (the mapping of a machine's size)."""
-    total, own, size = 0, 0, 0
+    """All, and that without guest memory."""
+    total, own, guest = 0, 0, False
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         key, _, rest = line.partition(":")
-        if key == "Size":
-            size = int(rest.split()[0])
+        if "-" in key and not key.startswith(("Shared", "Private")):  # a mapping's first line
+            guest = "guest-memory" in line
         elif key == "Pss":
             total += int(rest.split()[0])
-            own += 0 if size >= 100 * 1024 else int(rest.split()[0])
+            own += 0 if guest else int(rest.split()[0])
     return total, own
 
 

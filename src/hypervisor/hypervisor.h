@@ -82,6 +82,12 @@ class Vcpu {
   // Guest instructions retired since creation: exact on the software CPU, 0 where the back end cannot tell. Any thread
   // (a lower bound while running; exact from inside an exit on the vCPU's thread).
   virtual u64 retired_instructions() const { return 0; }
+  // Decoded code that the software CPU holds (bytes), and how often it gave all of it back to the host because the guest idled. Zeroes
+  // elsewhere. Any thread.
+  struct CodeCache {
+    u64 bytes = 0, trims = 0;
+  };
+  virtual CodeCache code_cache() const { return {}; }
 };
 
 // --- Vm ----------------------------------------------------------------------------------------------------------

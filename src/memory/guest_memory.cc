@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,6 +57,8 @@ Result<std::unique_ptr<GuestMemory>> GuestMemory::create(u64 size, const MemoryO
 Result<> GuestMemory::map_ram() {
   if (options_.backing == Backing::kPrivate) {
     TRY(map_private());
+    // So that smaps tells what is the guest's, as it does for a memfd. Kernels without it do without.
+    ::prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, host_, size_, "guest-memory");
     return advise();
   }
   if (options_.huge_pages) {

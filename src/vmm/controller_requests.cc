@@ -111,7 +111,11 @@ Controller::Outcome Controller::execute(api::VmGetCounters&) {
     vcpus[name] = stats.exits[kind];
   }
   // The software CPU counts them; hardware does not.
-  if (stats.instructions != 0) vcpus["instructions"] = stats.instructions;
+  if (stats.instructions != 0) {
+    vcpus["instructions"] = stats.instructions;
+    vcpus["code_cache_bytes"] = stats.code_cache.bytes;
+    vcpus["code_cache_trims"] = stats.code_cache.trims;
+  }
   return api::Answer(std::move(counters));
 }
 

@@ -173,6 +173,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   int serial_out_ = -1;
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread
 
+  std::unique_ptr<base::Timer> settled_;  // some seconds after the start, once
   std::thread devices_thread_;
   std::mutex pause_mutex_;  // of start, pause, resume
   bool started_ = false;

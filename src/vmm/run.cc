@@ -1,6 +1,7 @@
 // A machine's life: threads start, vCPUs' exits are served, the machine pauses, resumes and ends.
 #include <pthread.h>
 
+#include "base/give_back.h"
 #include "base/time.h"
 #include "devices/legacy/debug_ports.h"
 #include "devices/virtio/console/console.h"
@@ -15,6 +16,7 @@ using hypervisor::Exit;
 namespace {
 
 constexpr int kFlushMilliseconds = 2000;
+constexpr u64 kSettled = 5'000'000'000;  // ns from the start until what only the start needed goes
 
 }  // namespace
 
@@ -101,6 +103,8 @@ Result<> Machine::start(bool paused) {
   const std::lock_guard lock(pause_mutex_);
   if (started_) return fail("the machine was started already");
   started_ = true;
+  TRY_ASSIGN(settled_, base::Timer::create(*loop_, base::give_back_unused));
+  settled_->arm(kSettled);
   paused_.store(paused, std::memory_order_release);
   devices_thread_ = std::thread([this] {
     ::pthread_setname_np(::pthread_self(), "devices");

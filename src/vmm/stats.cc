@@ -13,6 +13,8 @@ void Stats::add(const VcpuStats& vcpu) {
   for (const auto& [port, count] : vcpu.ports) port_exits[port] += count;
   for (const auto& [page, count] : vcpu.mmio_pages) mmio_exits[page] += count;
   instructions += vcpu.instructions;
+  code_cache.bytes += vcpu.code_cache.bytes;
+  code_cache.trims += vcpu.code_cache.trims;
   ++vcpus;
 }
 

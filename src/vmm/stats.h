@@ -19,6 +19,7 @@ struct Stats {
   std::optional<u64> instructions_to_init;  // software CPU only
   u64 exits_to_init = 0;                    // all kinds, at the time that init was reached
   u64 instructions = 0;
+  hypervisor::Vcpu::CodeCache code_cache;
   u32 vcpus = 0;
 
   void add(const VcpuStats& vcpu);

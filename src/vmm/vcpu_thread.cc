@@ -196,6 +196,7 @@ VcpuStats VcpuThread::stats() const {
   for (std::size_t i = 0; i < std::size(exit_counts_); ++i)
     stats.exits[i] = exit_counts_[i].load(std::memory_order_relaxed);
   stats.instructions = vcpu_->retired_instructions();
+  stats.code_cache = vcpu_->code_cache();
   const std::lock_guard lock(places_mutex_);
   stats.ports = ports_;
   stats.mmio_pages = mmio_pages_;

@@ -43,6 +43,7 @@ struct VcpuStats {
   std::map<u16, u64> ports;       // by first port
   std::map<u64, u64> mmio_pages;  // by the page's address
   u64 instructions = 0;           // retired; 0 where the back end cannot tell
+  hypervisor::Vcpu::CodeCache code_cache;
 };
 
 class VcpuThread {

@@ -4,32 +4,43 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <bit>
 #include <new>
+#include <utility>
 
 #include "base/check.h"
+#include "base/give_back.h"
 #include "cpu/interp/exits.h"
 #include "cpu/mmu/mmu.h"
 
 namespace smol::cpu {
 
-BlockCache::BlockCache()
-    : heads_(static_cast<Block**>(std::calloc(kHeads, sizeof(Block*))), std::free) {
-  CHECK(heads_ != nullptr);
-  void* const mapping = ::mmap(nullptr, kArenaSize, PROT_READ | PROT_WRITE,
+BlockCache::BlockCache(u64 arena_size) : arena_size_(arena_size) {
+  void* const mapping = ::mmap(nullptr, arena_size_, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(mapping != MAP_FAILED);
   arena_ = static_cast<u8*>(mapping);
+  set_heads(kFewestHeads);
 }
 
-BlockCache::~BlockCache() { ::munmap(arena_, kArenaSize); }
+BlockCache::~BlockCache() { ::munmap(arena_, arena_size_); }
+
+// Blocks that are in the table stay in it.
+void BlockCache::set_heads(u32 count) {
+  std::vector<Block*> old(count);
+  old.swap(heads_);
+  shift_ = 64 - static_cast<u32>(std::countr_zero(count));
+  for (Block* block : old)
+    while (block != nullptr) enter(std::exchange(block, block->next));
+}
 
 Block* BlockCache::allocate(u32 operations) {
   const u64 size = sizeof(Block) + operations * sizeof(Op);
-  if (kArenaSize - used_ < size) return nullptr;
+  if (arena_size_ - used_ < size) return nullptr;
   Block* const block = new (arena_ + used_) Block{};
   block->op_count = operations;
   used_ += size;
+  touched_ = std::max(touched_, used_);
   return block;
 }
 
@@ -62,9 +73,9 @@ void BlockCache::add_to_page(u64 page, Block* block, u32 start, u32 end,
 }
 
 void BlockCache::insert(Block* block, std::vector<u64>& changed) {
-  Block*& head = heads_[hash(block->physical, block->mode)];
-  block->next = head;
-  head = block;
+  if (++blocks_ > heads_.size() && heads_.size() < kMostHeads)
+    set_heads(static_cast<u32>(heads_.size()) * 4);
+  enter(block);
   const u32 start = block->physical & 0xfff;
   add_to_page(block->physical & ~u64{0xfff}, block, start, start + block->bytes, changed);
   if (block->second_page != kNoPage)
@@ -78,6 +89,7 @@ void BlockCache::retire(Block* block) {
        link = &(*link)->next) {
     if (*link == block) {
       *link = block->next;
+      --blocks_;
       break;
     }
   }
@@ -115,8 +127,16 @@ void BlockCache::invalidate(u64 physical, u64 size, std::vector<u64>& changed) {
 void BlockCache::clear(std::vector<u64>& pages) {
   for (const auto& [page, entry] : pages_) pages.push_back(page);
   pages_.clear();
-  std::fill_n(heads_.get(), kHeads, nullptr);
+  std::fill(heads_.begin(), heads_.end(), nullptr);
+  blocks_ = 0;
   used_ = 0;
+}
+
+void BlockCache::trim(std::vector<u64>& pages) {
+  clear(pages);
+  std::unordered_map<u64, Page>().swap(pages_);
+  set_heads(kFewestHeads);
+  base::discard(arena_, base::align_up(std::exchange(touched_, 0), kPageSize));
 }
 
 }  // namespace smol::cpu

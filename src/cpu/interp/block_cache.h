@@ -3,11 +3,10 @@
 //
 // A block that is no longer true is not freed: every one of its operations is replaced by one that
 // leaves the block, so links and jump-cache entries to it, and the block that is running now, all
-// find their way out. Memory comes back when the arena is full and everything is dropped at once.
-// Thread: the vCPU's.
+// find their way out. Memory comes back when the arena is full and everything is dropped at once,
+// and goes back to the host by trim(). Thread: the vCPU's.
 #pragma once
 
-#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -32,9 +31,10 @@ static_assert(sizeof(Block) % alignof(Op) == 0);
 
 class BlockCache {
  public:
-  static constexpr u64 kArenaSize = 96 * kMiB;
+  static constexpr u64 kLargestArena = 96 * kMiB;
 
-  BlockCache();
+  // arena_size: bytes, room for some blocks at least. Only what is used is resident.
+  explicit BlockCache(u64 arena_size);
   ~BlockCache();
   BlockCache(const BlockCache&) = delete;
   BlockCache& operator=(const BlockCache&) = delete;
@@ -56,10 +56,15 @@ class BlockCache {
     return found == pages_.end() ? 0 : found->second.granules;
   }
   void clear(std::vector<u64>& pages);
-  u64 used_bytes() const { return used_; }
+  // clear(), and the memory goes back to the host.
+  void trim(std::vector<u64>& pages);
+  // What the blocks and the table of them take.
+  u64 used_bytes() const { return used_ + heads_.size() * sizeof(Block*); }
 
  private:
-  static constexpr u32 kHeads = 1 << 18;
+  // The table of chains grows with the blocks: spread over a table for many, the few blocks of a
+  // guest that idles would touch a page each.
+  static constexpr u32 kFewestHeads = 1 << 10, kMostHeads = 1 << 18;
   struct Page {
     u64 granules = 0;
     u64 bytes[64] = {};  // bit i of word w: byte 64 w + i is in some block. Exact, so that data
@@ -70,17 +75,27 @@ class BlockCache {
     };
     std::vector<Part> parts;
   };
-  static u32 hash(u64 physical, u32 mode) {
-    return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> 46);
+  u32 hash(u64 physical, u32 mode) const {
+    return static_cast<u32>((physical ^ (u64{mode} << 40)) * 0x9e3779b97f4a7c15 >> shift_);
+  }
+  void set_heads(u32 count);
+  void enter(Block* block) {
+    Block*& head = heads_[hash(block->physical, block->mode)];
+    block->next = head;
+    head = block;
   }
   static void mark(Page& page, u32 start, u32 end);
   static bool any_marked(const Page& page, u32 offset, u64 size);
   void retire(Block* block);
   void add_to_page(u64 page, Block* block, u32 start, u32 end, std::vector<u64>& changed);
 
+  const u64 arena_size_;
   u8* arena_ = nullptr;
   u64 used_ = 0;
-  std::unique_ptr<Block*[], void (*)(void*)> heads_;  // demand-zero
+  u64 touched_ = 0;  // of the arena, since the last trim
+  std::vector<Block*> heads_;
+  u32 shift_ = 0;   // of a 64-bit product, to an index into heads_
+  u32 blocks_ = 0;  // in the table
   std::unordered_map<u64, Page> pages_;
 };
 

@@ -2,8 +2,12 @@
 // target that no cache knows, an event to deliver, a change of mode, single steps, an access that
 // the outside must do. The budget is the clock: a block is only left at a jump when it is used up,
 // so a slice ends within a block's length of what was asked.
+#include <sys/mman.h>
+
 #include <algorithm>
 
+#include "base/check.h"
+#include "base/give_back.h"
 #include "cpu/interp/engine_impl.h"
 #include "cpu/interp/exits.h"
 #include "cpu/interp/host_fp.h"
@@ -16,6 +20,21 @@ constexpr i64 kSlice = 20000;       // instructions between looks at `attention`
 constexpr i64 kSharedSlice = 4000;  // the same with other CPUs, which may wait for this one
 constexpr i64 kShortSlice = 256;
 constexpr u64 kDr6SingleStep = 1 << 14;
+constexpr u64 kJumpCacheBytes = kJumpSets * kJumpSetSize * sizeof(JumpEntry);
+
+// Decoded code takes some ten times the bytes of the code itself, and a small guest is no reason
+// for a large cache. kernel and init of a guest of 64 MiB need 10 MiB while they boot.
+u64 arena_for(const memory::GuestMemory& memory) {
+  return std::clamp<u64>(base::align_down(memory.size() / 2, kPageSize), 16 * kMiB,
+                         BlockCache::kLargestArena);
+}
+
+base::Mapping map_jump_cache() {
+  auto mapping = base::Mapping::map(kJumpCacheBytes, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "the jump cache");
+  CHECK(mapping.has_value());
+  return std::move(*mapping);
+}
 
 }  // namespace
 
@@ -29,12 +48,14 @@ EngineImpl::EngineImpl(const EngineConfig& config, memory::GuestMemory& memory,
     : features_(config.features),
       memory_(memory),
       mmu_(cpu_, std::clamp<u32>(environment.cpuid(0x80000008, 0, 0).eax & 0xff, 36, 52)),
-      jump_cache_(new JumpEntry[kJumpSets * kJumpSetSize]),
+      blocks_(arena_for(memory)),
+      jump_cache_mapping_(map_jump_cache()),
+      jump_cache_(reinterpret_cast<JumpEntry*>(jump_cache_mapping_.data())),
       group_(config.group),
       index_(config.index) {
   cpu_.environment = &environment;
   cpu_.engine = this;
-  cpu_.jump_cache = jump_cache_.get();
+  cpu_.jump_cache = jump_cache_;
   mmu_.set_observer(this);
   reset(cpu_);
   state_changed();
@@ -303,11 +324,26 @@ void EngineImpl::page_dropped(u64 linear_page) {
 void EngineImpl::drop_all_blocks() {
   pages_.clear();
   blocks_.clear(pages_);
+  blocks_dropped();
+}
+
+// pages_ held code.
+void EngineImpl::blocks_dropped() {
   if (group_ == nullptr)
     for (const u64 page : pages_) mmu_.set_code_granules(page, 0);
   all_dropped(false);
   all_dropped(true);
   cpu_.link_from = nullptr;
+}
+
+// Among several CPUs the pages' masks stay: a store there clears what it hits.
+void EngineImpl::trim() {
+  pages_.clear();
+  blocks_.trim(pages_);
+  blocks_dropped();
+  std::vector<u64>().swap(pages_);
+  base::discard(jump_cache_, kJumpCacheBytes);
+  mmu_.trim();
 }
 
 }  // namespace smol::cpu

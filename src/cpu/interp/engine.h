@@ -63,6 +63,12 @@ class Engine {
   // Memory changed under decoded code. Any thread: queued, and attention set; done before the next
   // block of the next slice.
   virtual void invalidate_code(u64 physical, u64 size) = 0;
+
+  // Bytes of decoded code held now. vCPU's thread.
+  virtual u64 cache_bytes() const = 0;
+  // Gives the memory of decoded code and of translations back to the host; what the guest still
+  // needs is made anew. For a guest that idles. vCPU's thread, between runs.
+  virtual void trim() = 0;
 };
 
 }  // namespace smol::cpu

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "base/fd.h"
 #include "cpu/interp/block_cache.h"
 #include "cpu/interp/engine.h"
 #include "cpu/interp/engine_group.h"
@@ -28,6 +29,8 @@ class EngineImpl final : public Engine, private CodeObserver {
   void set_slots(std::span<const PhysicalSlot> slots) override;
   std::vector<u64> take_dirty_log(u32 slot_id) override;
   void invalidate_code(u64 physical, u64 size) override;
+  u64 cache_bytes() const override { return blocks_.used_bytes(); }
+  void trim() override;
 
   // --- among several engines; engine_group.cc ---
   // The engine's thread. Requests that wait are served on the way in.
@@ -78,6 +81,7 @@ class EngineImpl final : public Engine, private CodeObserver {
   bool second_page_matches(const Block& block, u64 linear);
   void drop_code(u64 physical, u64 size);
   void drop_all_blocks();
+  void blocks_dropped();
   void serve_translations();
   void drain_invalidations();
   template <class F>
@@ -100,7 +104,8 @@ class EngineImpl final : public Engine, private CodeObserver {
   u64 code_base_ = 0;
   u64 deliveries_ = 0;                // exceptions delivered inside run()
   u64 jump_generations_[2] = {1, 1};  // [1]: ring 3
-  std::unique_ptr<JumpEntry[]> jump_cache_;
+  base::Mapping jump_cache_mapping_;  // demand-zero
+  JumpEntry* jump_cache_;
   std::vector<u64> pages_;  // scratch
 
   // What other threads want done to this one's translations.

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/give_back.h"
+
 namespace smol::cpu {
 namespace {
 
@@ -42,6 +44,11 @@ void Mmu::flush_all() {
   for (u32 i = 0; i < 3; ++i) next_generation(i);
   for (u32 i = 0; i < 2; ++i) next_code_generation(i);
   select();
+}
+
+void Mmu::trim() {
+  base::discard(tables_, sizeof(tables_));
+  flush_all();
 }
 
 void Mmu::flush_non_global() {

@@ -51,6 +51,8 @@ class Mmu {
   // the kernel's own is.
   void flush_non_global();
   void flush_page(u64 address);
+  // flush_all, and the tables' memory goes back to the host.
+  void trim();
   void select();
   // Some accesses need a look beside the walk: #AC in ring 3, data breakpoints. No access hits a
   // TLB while this holds.
@@ -127,7 +129,7 @@ class Mmu {
   u64 reserved_;  // physical address bits that do not exist
   Slots slots_;
   CodeObserver* observer_ = nullptr;
-  alignas(64) TlbEntry tables_[3][kTlbEntries];
+  alignas(kPageSize) TlbEntry tables_[3][kTlbEntries];
   CodeEntry code_[2][kCodeTlbEntries];  // [1]: ring 3
   u64 generations_[3] = {1, 1, 1}, code_generations_[2] = {1, 1};
   bool non_global_[3] = {},

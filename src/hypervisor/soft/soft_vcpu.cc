@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "base/futex.h"
+#include "base/give_back.h"
+#include "base/time.h"
 #include "cpu/decoder/instruction.h"
 #include "cpu/interp/system.h"
 #include "hypervisor/soft/cpuid.h"
@@ -83,6 +85,7 @@ void SoftVcpu::account() {
   if (vm_.clock().deterministic()) vm_.clock().advance(total - accounted_);
   accounted_ = total;
   retired_.store(total, std::memory_order_relaxed);
+  cache_bytes_.store(engine_->cache_bytes(), std::memory_order_relaxed);
 }
 
 u64 SoftVcpu::slice() const {
@@ -155,8 +158,18 @@ void SoftVcpu::wait_halted() {
   }
   // A wake-up that came since the caller looked for something to do is there already.
   if (woken_.exchange(0) != 0) return;
+  trim_when_idle();
   base::futex_wait(woken_, 0, wait);
   woken_.store(0);
+}
+
+// What was woken meanwhile is seen by the wait that follows.
+void SoftVcpu::trim_when_idle() {
+  if (!idle_trim_.due(base::monotonic_ns(), engine_->cpu().retired, engine_->cache_bytes())) return;
+  engine_->trim();
+  base::give_back_unused();
+  cache_bytes_.store(engine_->cache_bytes(), std::memory_order_relaxed);
+  trims_.fetch_add(1, std::memory_order_relaxed);
 }
 
 std::optional<Exit> SoftVcpu::dispatch_io() {

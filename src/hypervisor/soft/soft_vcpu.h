@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "hypervisor/soft/idle_trim.h"
 #include "hypervisor/soft/soft_vm.h"
 
 namespace smol::hypervisor::soft {
@@ -23,6 +24,9 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   Result<> inject_nmi() override;
   void guest_was_paused() override { kvmclock_.guest_was_paused(); }
   u64 retired_instructions() const override { return retired_.load(std::memory_order_relaxed); }
+  CodeCache code_cache() const override {
+    return {.bytes = cache_bytes_.load(std::memory_order_relaxed), .trims = trims_.load(std::memory_order_relaxed)};
+  }
 
   // Any thread; also from under the platform's lock.
   void wake();
@@ -44,6 +48,7 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   void take_signals();
   void notify();
   void wait_halted();
+  void trim_when_idle();
   u64 slice() const;
   void account();
   // An access of the guest: done here (nullopt), or an exit.
@@ -66,6 +71,8 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   bool wait_for_sipi_ = false;
   u64 accounted_ = 0;
   std::atomic<u64> retired_{0};
+  IdleTrim idle_trim_;
+  std::atomic<u64> cache_bytes_{0}, trims_{0};
   std::atomic<bool> kicked_{false};
   std::atomic<u32> woken_{0};  // HLT waits here; 1: somebody woke since the last wait
 };
