@@ -106,6 +106,8 @@ class Container {
   const SignatureState& signature() const { return signature_; }
   // The bytes that a signature covers (and their digest, which names this version of the machine).
   const std::string& index_bytes() const { return index_bytes_; }
+  u64 index_offset() const { return index_offset_; }  // from base
+  const KeySource& key_source() const { return key_source_; }
   const Digest& program_digest() const { return program_digest_; }
 
   // Encrypted sections cannot be read before one of these has succeeded; a wrong one is an Error
@@ -126,10 +128,13 @@ class Container {
   Result<> check_range(const Section& section, u64 offset, u64 size) const;
   // The decoded content; fails if it is longer than `limit` bytes.
   Result<std::string> read_section(const Section& section, u64 limit) const;
-  // Writes the decoded content to the beginning of a regular file, memfd or block device, which
-  // becomes (a file) as long as the content; holes stay holes.
+  // Writes the decoded content to the beginning of a regular file or memfd, which becomes as long
+  // as the content; holes stay holes.
   Result<> copy_section(const Section& section, int to, std::string_view to_name) const;
 
+  // A piece of a section's stored bytes with its padding, checked, in buffer (at least kPieceSize
+  // bytes).
+  Result<ConstByteSpan> read_piece(const Section& section, u64 piece, ByteSpan buffer) const;
   // Stored bytes against digests; needs no key. threads: at least 1.
   Result<> verify_section(const Section& section, unsigned threads = 1) const;
   // The program in front of a capsule.
@@ -141,10 +146,9 @@ class Container {
  private:
   Container() = default;
   Result<> read_frame();
-  Result<> read_index(u64 offset, u64 size, const Digest& digest);
-  Result<> read_signature(u64 offset, u64 size, const Digest& digest, const VerifyPolicy& policy);
-  Result<> check_piece(const Section& section, u64 piece, ByteSpan buffer) const;
-  friend class StoredReader;
+  Result<> read_index();
+  Result<> read_signature(const VerifyPolicy& policy);
+  Result<> decode(const Section& section, class ContentSink& sink) const;
 
   base::UniqueFd fd_;
   std::string name_;

@@ -50,9 +50,7 @@ class ContainerWriter {
 
  private:
   ContainerWriter() = default;
-  class StoredSink;
-  class Source;
-  Result<> add(SectionKind kind, const std::string& name, Source& source,
+  Result<> add(SectionKind kind, const std::string& name, class DataSource& source,
                const SectionOptions& options);
   Result<> check_new(SectionKind kind, const std::string& name) const;
 
@@ -62,6 +60,7 @@ class ContainerWriter {
   u64 next_ = 0;  // where the next section begins, from base
   WriterOptions options_;
   std::vector<Section> sections_;
+  bool finished_ = false;
 };
 
 // A copy of a container (or capsule) at `to` with another signature; `to` may be the same path.
