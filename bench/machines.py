@@ -78,7 +78,7 @@ def ticks(pid):
 
 def idle(env, count, seconds):
     for i in range(count):
-        smolvm(env, "create", "--name", f"idle{i}", "--mem", "128")
+        smolvm(env, "create", "--name", f"idle{i}", "--mem", "64")
         smolvm(env, "start", f"idle{i}")
     pids = monitors(env)
     time.sleep(15)
@@ -92,22 +92,29 @@ def idle(env, count, seconds):
             "cpu_percent_each": 100 * used / seconds / len(pids)}
 
 
+def show_idle(result):
+    print(f"{result['machines']} idle machines: Pss {result['pss_kib'] / 1024:.1f} MiB each, of it the monitor's own "
+          f"{result['own_pss_kib'] / 1024:.1f} MiB; CPU {result['cpu_percent_each']:.2f} % of a core each")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--execs", type=int, default=200)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--machines", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--idle-only", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         env = dict(os.environ, SMOLVM_DATA_DIR=folder, XDG_RUNTIME_DIR=folder)
+        if options.idle_only:
+            return show_idle(idle(env, options.machines, options.seconds))
         result = round_trips(env, options.execs, options.runs)
         print(f"exec /bin/true: p50 {result['exec']['p50_ms']:.1f} ms, p99 {result['exec']['p99_ms']:.1f} ms")
         print(f"machine run -- true: p50 {result['run']['p50_ms']:.0f} ms, p99 {result['run']['p99_ms']:.0f} ms; QEMU microvm "
               f"{result['qemu_run']['p50_ms']:.0f} ms; ratio {result['run_ratio_p50']:.2f}")
         result["idle"] = idle(env, options.machines, options.seconds)
-        print(f"{result['idle']['machines']} idle machines: Pss {result['idle']['pss_kib'] / 1024:.1f} MiB each, of it the monitor's own "
-              f"{result['idle']['own_pss_kib'] / 1024:.1f} MiB; CPU {result['idle']['cpu_percent_each']:.2f} % of a core each")
+        show_idle(result["idle"])
     save("machines", result)
 
 
