@@ -33,6 +33,7 @@ echo "stats $(tr -d '\\n' </tmp/stats.json)"
 ./smol-vmm --accel kvm --tables mp --kernel ./vmlinux --initramfs ./image.cpio --memory size={memory}M --cmdline "$C smol.hello smol.exec=/bin/sleep -- 100" </dev/null >/tmp/out 2>&1 &
 for i in $(seq 100); do grep -q ready /tmp/out && break; sleep 0.2; done
 P=$!
+sleep 8  # what only the start needed goes after 5 s
 echo "rss $(awk '/^Size:/ {{ big = $2 >= {memory} * 1024 }} /^Rss:/ {{ if (big) guest += $2; else own += $2 }} END {{ print own, guest }}' /proc/$P/smaps)"
 kill -9 $P
 """

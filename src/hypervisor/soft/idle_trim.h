@@ -12,9 +12,9 @@ namespace smol::hypervisor::soft {
 class IdleTrim {
  public:
   static constexpr u64 kWindow = 5'000'000'000;  // ns
-  static constexpr u64 kApart = 20'000'000'000;  // ns between two trims at least
+  static constexpr u64 kApart = 10'000'000'000;  // ns between two trims at least
   static constexpr u64 kFew = 20'000'000;        // instructions in a window: some hundredths of what the CPU could do
-  static constexpr u64 kWorthIt = 768 * kKiB;     // bytes
+  static constexpr u64 kWorthIt = 640 * kKiB;     // bytes
 
   // now: ns of any clock that goes on; retired: instructions so far; held: bytes of decoded code. True: give it back now.
   bool due(u64 now, u64 retired, u64 held) {
