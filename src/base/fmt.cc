@@ -1,5 +1,10 @@
-// fmt's compiled part. Debian ships it as a shared library only, and our programs are static (and cross-built): so its
-// inline implementation is instantiated here, once, instead of in every unit (FMT_HEADER_ONLY).
+// fmt's compiled part. Debian ships it as a shared library only, and our programs are static (and
+// cross-built): so its inline implementation is instantiated here, once, instead of in every unit
+// (FMT_HEADER_ONLY).
+//
+// Nothing here is formatted by locale ({:L}), so fmt need not know std::locale: half a megabyte of
+// a static program.
+#define FMT_STATIC_THOUSANDS_SEPARATOR ','
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE
@@ -7,13 +12,11 @@ namespace detail {
 
 template FMT_API auto dragonbox::to_decimal(float x) noexcept -> dragonbox::decimal_fp<float>;
 template FMT_API auto dragonbox::to_decimal(double x) noexcept -> dragonbox::decimal_fp<double>;
-template FMT_API locale_ref::locale_ref(const std::locale& locale);
-template FMT_API auto locale_ref::get<std::locale>() const -> std::locale;
 template FMT_API auto thousands_sep_impl(locale_ref) -> thousands_sep_result<char>;
 template FMT_API auto decimal_point_impl(locale_ref) -> char;
 template FMT_API void buffer<char>::append(const char*, const char*);
-template FMT_API void vformat_to(buffer<char>&, string_view, basic_format_args<FMT_BUFFER_CONTEXT(char)>,
-                                 locale_ref);
+template FMT_API void vformat_to(buffer<char>&, string_view,
+                                 basic_format_args<FMT_BUFFER_CONTEXT(char)>, locale_ref);
 
 }  // namespace detail
 FMT_END_NAMESPACE

@@ -25,6 +25,15 @@ Result<Pipe> make_pipe() {
   return pipe;
 }
 
+// What gives no input: /dev/null, or where there is none (an empty root directory) a pipe without a writer.
+int open_nothing() {
+  const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  int ends[2];
+  if (null >= 0 || ::pipe2(ends, O_CLOEXEC) != 0) return null;
+  ::close(ends[1]);
+  return ends[0];
+}
+
 // In the child, between fork and exec: only async-signal-safe calls. Never returns.
 [[noreturn]] void become_monitor(const MonitorOptions& options, char* const* argv, pid_t parent, int console,
                                  int errors) {
@@ -37,10 +46,11 @@ Result<Pipe> make_pipe() {
   ::signal(SIGPIPE, SIG_DFL);
   // A group of its own: a Ctrl-C on the terminal is for the guest, through us.
   ::setpgid(0, 0);
-  const int null = ::open("/dev/null", O_RDONLY);
+  const int null = open_nothing();
   if (null < 0 || ::dup2(null, STDIN_FILENO) < 0 || ::dup2(console, STDOUT_FILENO) < 0 ||
       ::dup2(errors, STDERR_FILENO) < 0)
     ::_exit(127);
+  if (options.entry) ::_exit(options.entry());
   for (const int fd : options.inherited) ::fcntl(fd, F_SETFD, 0);
   ::execv(options.program.c_str(), argv);
   ::_exit(127);
@@ -49,7 +59,7 @@ Result<Pipe> make_pipe() {
 }  // namespace
 
 Result<MonitorProcess> MonitorProcess::start(const MonitorOptions& options) {
-  if (::access(options.program.c_str(), X_OK) != 0) return fail_errno("cannot run the monitor {}", options.program);
+  if (!options.entry && ::access(options.program.c_str(), X_OK) != 0) return fail_errno("cannot run the monitor {}", options.program);
   TRY_ASSIGN(Pipe console, make_pipe());
   TRY_ASSIGN(Pipe errors, make_pipe());
   std::vector<char*> argv;

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@ namespace smol::machines {
 
 struct MonitorOptions {
   std::string program;                 // path of smol-vmm
+  // Instead of a program: the monitor as a function in the forked child (a capsule is its own monitor). Gives the exit status. The
+  // caller has one thread.
+  std::function<int()> entry{};
   std::vector<std::string> arguments;  // without argv[0]
   std::vector<int> inherited;          // descriptors that stay open under the same number
 };

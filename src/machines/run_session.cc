@@ -67,12 +67,16 @@ Result<> RunSession::listen() {
 }
 
 Result<> RunSession::start_monitor() {
-  TRY_ASSIGN(const std::string program, find_monitor());
   MonitorOptions monitor{
-      .program = program, .arguments = options_.monitor_arguments, .inherited = options_.inherited};
-  monitor.arguments.insert(monitor.arguments.end(),
-                           {"--serial", "tty", "--console", "off", "--vsock",
-                            fmt::format("cid=3,socket=@{}", socket_name_)});
+      .program = {}, .arguments = options_.monitor_arguments, .inherited = options_.inherited};
+  if (options_.monitor) {
+    monitor.entry = [this] { return options_.monitor("@" + socket_name_); };
+  } else {
+    TRY_ASSIGN(monitor.program, find_monitor());
+    monitor.arguments.insert(monitor.arguments.end(),
+                             {"--serial", "tty", "--console", "off", "--vsock",
+                              fmt::format("cid=3,socket=@{}", socket_name_)});
+  }
   TRY_ASSIGN(auto process, MonitorProcess::start(monitor));
   monitor_.emplace(std::move(process));
   relay_->allow(monitor_->pid());
@@ -184,7 +188,9 @@ RunOutcome RunSession::outcome_of_monitor(int wait_status) {
     return {1, "the guest's kernel panicked: " + panic};
   while (!error_text_.empty() && error_text_.back() == '\n') error_text_.pop_back();
   if (WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGSYS)
-    return {1, "the monitor was killed by its system call filter (SIGSYS): it tried what it never does by itself"};
+    return {1,
+            "the monitor was killed by its system call filter (SIGSYS): it tried what it never "
+            "does by itself"};
   if (WIFSIGNALED(wait_status))
     return {1, fmt::format("the monitor was killed by signal {} ({})", WTERMSIG(wait_status),
                            ::strsignal(WTERMSIG(wait_status)))};

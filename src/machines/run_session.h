@@ -26,10 +26,13 @@ struct RunOptions {
   std::vector<std::string>
       monitor_arguments;       // without --vsock and --serial, which the session adds
   std::vector<int> inherited;  // descriptors named in monitor_arguments
-  bool interactive = false;    // copy standard input
-  u64 timeout_ns = 0;          // 0: none
-  std::string timeout_text;    // as the user wrote it
-  bool show_console = false;   // kernel messages to standard error
+  // Instead of smol-vmm: the monitor as a function in the forked child, with a socket device at
+  // `vsock_socket` ("@name") and the serial line on its standard output. Gives the exit status.
+  std::function<int(const std::string& vsock_socket)> monitor;
+  bool interactive = false;   // copy standard input
+  u64 timeout_ns = 0;         // 0: none
+  std::string timeout_text;   // as the user wrote it
+  bool show_console = false;  // kernel messages to standard error
 };
 
 class RunSession final : public ProgramSession::Owner {

@@ -97,6 +97,7 @@ Result<ImageType> parse_image_type(std::string_view name) {
 }
 
 Result<std::unique_ptr<Disk>> open_disk(const DiskOptions& options) {
+  if (options.window) return RawDisk::create(std::make_unique<WindowFile>(*options.window));
   return Chain{.options = options}.open(options.path, options.access, options.type);
 }
 

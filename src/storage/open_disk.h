@@ -6,6 +6,7 @@
 
 #include "storage/disk.h"
 #include "storage/host_file.h"
+#include "storage/window.h"
 
 namespace smol::storage {
 
@@ -20,6 +21,8 @@ inline constexpr int kMaxBackingFiles = 16;  // files under one image
 
 struct DiskOptions {
   std::string path;
+  // A raw read-only image inside an open file, instead of the file at path.
+  std::optional<Window> window{};
   Access access = Access::kReadWrite;
   ImageType type = ImageType::kAuto;
   bool direct = false;         // O_DIRECT

@@ -7,8 +7,9 @@ namespace smol::vmm {
 
 Result<> Machine::add_disks() {
   for (const DiskConfig& config : config_.disks) {
-    const auto access = config.read_only ? storage::Access::kReadOnly : storage::Access::kReadWrite;
+    const auto access = config.read_only || config.window ? storage::Access::kReadOnly : storage::Access::kReadWrite;
     TRY_ASSIGN(auto disk, storage::open_disk({.path = config.path,
+                                              .window = config.window,
                                               .access = access,
                                               .type = config.image_type,
                                               .direct = config.direct,

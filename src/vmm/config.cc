@@ -13,7 +13,7 @@ u64 host_memory() {
 }
 
 Result<> validate(const DiskConfig& disk) {
-  if (disk.path.empty()) return fail("--disk needs path=FILE");
+  if (disk.path.empty() && !disk.window) return fail("--disk needs path=FILE");
   if (disk.num_queues < 1 || disk.num_queues > 32)
     return fail("--disk: num_queues={}: a disk has 1 to 32 queues", disk.num_queues);
   if (disk.queue_size < 4 || disk.queue_size > 1024 || !std::has_single_bit(disk.queue_size))
@@ -37,7 +37,7 @@ Result<Tables> parse_tables(std::string_view name) {
 }
 
 Result<> validate(const MachineConfig& config) {
-  if (config.kernel.empty()) return fail("no kernel was given (--kernel FILE)");
+  if (config.kernel.empty() && config.kernel_bytes.empty()) return fail("no kernel was given (--kernel FILE)");
   if (config.cpus == 0 || config.cpus > kMostCpus)
     return fail("{} CPUs were asked for: a machine has 1 to {}", config.cpus, kMostCpus);
   if (config.deterministic && config.cpus > 1)

@@ -28,6 +28,7 @@ struct ConsoleConfig {
 struct DiskConfig {
   std::string id;  // empty: _disk0, _disk1, ...
   std::string path;
+  std::optional<storage::Window> window{};  // a read-only raw image inside an open file, instead of path
   bool read_only = false;
   storage::ImageType image_type = storage::ImageType::kAuto;
   bool backing_files = false;  // a qcow2 image may name files that lie under it
@@ -106,6 +107,8 @@ struct MachineConfig {
   bool memory_hugepages = false;  // from the host's pool (hugetlb)
   bool memory_mergeable = false;  // KSM; private memory
   std::string kernel, initramfs, cmdline;
+  // Instead of the files; read while the machine is made, and owned by the caller.
+  ConstByteSpan kernel_bytes, initramfs_bytes;
   Tables tables = Tables::kAcpi;
   ConsoleConfig serial{.mode = ConsoleMode::kTty, .file = {}};
   ConsoleConfig console;

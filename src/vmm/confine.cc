@@ -72,7 +72,8 @@ sandbox::Plan plan_for(const MachineConfig& config) {
   paths.console(config.serial);
   paths.console(config.console);
   paths.entry(config.stats_file);
-  for (const DiskConfig& disk : config.disks) paths.file(disk.path, disk.read_only ? Access::kRead : Access::kReadWrite);
+  for (const DiskConfig& disk : config.disks)
+    if (!disk.window) paths.file(disk.path, disk.read_only ? Access::kRead : Access::kReadWrite);
   for (const NetConfig& net : config.nets) add_net(paths, net, plan);
   for (const ShareConfig& share : config.shares) paths.file(share.path, share.read_only ? Access::kRead : Access::kShare);
   if (!config.shares.empty()) {

@@ -93,6 +93,22 @@ Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> devi
   return {};
 }
 
+Result<arch::x86_64::BootPlan> Machine::load_payload(std::string cmdline,
+                                                     std::optional<memory::GuestPhysical> rsdp) {
+  namespace x86 = arch::x86_64;
+  if (config_.kernel_bytes.empty())
+    return x86::load_kernel_files(*memory_, {.kernel = config_.kernel,
+                                             .initrd = config_.initramfs,
+                                             .command_line = std::move(cmdline),
+                                             .rsdp = rsdp});
+  const x86::BytesImage kernel(config_.kernel_bytes, "kernel"), initrd(config_.initramfs_bytes, "initramfs");
+  return x86::load_kernel(*memory_, {.kernel = &kernel,
+                                     .initrd = config_.initramfs_bytes.empty() ? nullptr : &initrd,
+                                     .command_line = std::move(cmdline),
+                                     .rsdp = rsdp,
+                                     .modules = {}});
+}
+
 Result<> Machine::load() {
   namespace x86 = arch::x86_64;
   TRY_ASSIGN(const auto rsdp, write_tables());
@@ -103,10 +119,7 @@ Result<> Machine::load() {
     const std::string devices = " " + x86::virtio_mmio_arguments(static_cast<u32>(virtio_.size()));
     cmdline.insert(separator == std::string::npos ? cmdline.size() : separator, devices);
   }
-  TRY_ASSIGN(const x86::BootPlan plan, x86::load_kernel_files(*memory_, {.kernel = config_.kernel,
-                                                                         .initrd = config_.initramfs,
-                                                                         .command_line = cmdline,
-                                                                         .rsdp = rsdp}));
+  TRY_ASSIGN(const x86::BootPlan plan, load_payload(std::move(cmdline), rsdp));
   base::log_info("kernel: {} ({})", config_.kernel, name_of(plan.kind));
   VcpuExits& exits = *this;
   for (u32 id = 0; id < config_.cpus; ++id) {

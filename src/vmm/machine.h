@@ -25,6 +25,9 @@
 #include "vmm/stats.h"
 #include "vmm/vcpu_thread.h"
 
+namespace smol::arch::x86_64 {
+struct BootPlan;
+}
 namespace smol::devices::legacy {
 class AcpiPm;
 class Uart16550;
@@ -122,6 +125,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> add_shares();
   Result<> add_balloon();
   Result<> load();
+  Result<arch::x86_64::BootPlan> load_payload(std::string cmdline, std::optional<memory::GuestPhysical> rsdp);
   // MP table always, ACPI tables when configured: gives the RSDP's address then.
   Result<std::optional<memory::GuestPhysical>> write_tables();
   // id: as configured; empty: made of the kind and how many there were before.
