@@ -43,7 +43,7 @@ std::string_view to_string(SectionKind kind);
 
 // A range of a sparse section's content that holds data, bytes; both multiples of 4096, but for an
 // end that is the content's end.
-struct Extent {
+struct SectionExtent {
   u64 offset = 0;
   u64 length = 0;
 };
@@ -60,7 +60,7 @@ struct Section {
   u64 size = 0;         // bytes of the content: data_size plus holes
   Digest digest{};      // over the stored bytes and their padding
   std::vector<Digest> pieces;
-  std::vector<Extent> extents;  // of a sparse section: ascending, apart
+  std::vector<SectionExtent> extents;  // of a sparse section: ascending, apart
 
   // Stored as it is: may be mapped.
   bool plain() const { return !compressed && !encrypted && !sparse; }

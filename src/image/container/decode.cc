@@ -40,12 +40,12 @@ class Placer : public Stage {
     if (!section.sparse) whole_.push_back({0, section.size});
   }
   Result<> push(ConstByteSpan bytes) override {
-    const std::vector<Extent>& extents = section_.sparse ? section_.extents : whole_;
+    const std::vector<SectionExtent>& extents = section_.sparse ? section_.extents : whole_;
     while (!bytes.empty()) {
       if (extent_ == extents.size() || extents[extent_].length == 0)
         return fail("it holds more than the {} bytes of data that the index says",
                     section_.data_size);
-      const Extent& extent = extents[extent_];
+      const SectionExtent& extent = extents[extent_];
       const std::size_t size = std::min<u64>(bytes.size(), extent.length - within_);
       TRY(sink_.put(extent.offset + within_, bytes.first(size)));
       bytes = bytes.subspan(size);
@@ -67,7 +67,7 @@ class Placer : public Stage {
  private:
   const Section& section_;
   ContentSink& sink_;
-  std::vector<Extent> whole_;
+  std::vector<SectionExtent> whole_;
   std::size_t extent_ = 0;
   u64 within_ = 0;
   u64 done_ = 0;

@@ -144,8 +144,8 @@ bool is_zero(ConstByteSpan bytes) {
          (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
 }
 
-Result<std::vector<Extent>> find_extents(DataSource& source) {
-  std::vector<Extent> extents;
+Result<std::vector<SectionExtent>> find_extents(SectionSource& source) {
+  std::vector<SectionExtent> extents;
   std::vector<u8> block(kBlock);
   const u64 size = source.size();
   for (u64 at = 0; at < size; at += kBlock) {
@@ -168,16 +168,16 @@ Result<std::vector<Extent>> find_extents(DataSource& source) {
 
 }  // namespace
 
-Result<> ByteSource::read(u64 offset, ByteSpan into) {
+Result<> SectionBytes::read(u64 offset, ByteSpan into) {
   std::ranges::copy(bytes_.subspan(offset, into.size()), into.begin());
   return {};
 }
 
-Result<> FileSource::read(u64 offset, ByteSpan into) {
+Result<> SectionFile::read(u64 offset, ByteSpan into) {
   return base::read_exact_at(fd_, into, offset_ + offset, name_);
 }
 
-u64 FileSource::next_data(u64 offset) {
+u64 SectionFile::next_data(u64 offset) {
   if (offset >= size_) return size_;
   const off_t found = lseek(fd_, static_cast<off_t>(offset_ + offset), SEEK_DATA);
   if (found < 0)
@@ -185,16 +185,17 @@ u64 FileSource::next_data(u64 offset) {
   return std::min(static_cast<u64>(found) - offset_, size_);
 }
 
-Result<> encode_section(Section& section, DataSource& source, int zstd_level, const ContentKey* key,
-                        int to, u64 file_offset, std::string_view file_name) {
+Result<> encode_section(Section& section, SectionSource& source, int zstd_level,
+                        const ContentKey* key, int to, u64 file_offset,
+                        std::string_view file_name) {
   section.size = source.size();
   if (section.size > kMaxContentSize) return fail("{} bytes are too many", section.size);
-  std::vector<Extent> extents{{0, section.size}};
+  std::vector<SectionExtent> extents{{0, section.size}};
   if (section.sparse) {
     TRY_ASSIGN(section.extents, find_extents(source));
     extents = section.extents;
   }
-  for (const Extent& extent : extents) section.data_size += extent.length;
+  for (const SectionExtent& extent : extents) section.data_size += extent.length;
 
   Storer storer(section, to, file_offset, file_name);
   Stage* first = &storer;
@@ -203,7 +204,7 @@ Result<> encode_section(Section& section, DataSource& source, int zstd_level, co
   std::optional<Compressor> compressor;
   if (section.compressed) first = &compressor.emplace(*first, zstd_level, section.data_size);
   std::vector<u8> block(kBlock);
-  for (const Extent& extent : extents) {
+  for (const SectionExtent& extent : extents) {
     for (u64 done = 0; done < extent.length; done += kBlock) {
       const ByteSpan bytes = ByteSpan(block).first(std::min(kBlock, extent.length - done));
       TRY(source.read(extent.offset + done, bytes));

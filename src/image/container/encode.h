@@ -10,18 +10,18 @@
 namespace smol::image {
 
 // A content that can be read again and again.
-class DataSource {
+class SectionSource {
  public:
-  virtual ~DataSource() = default;
+  virtual ~SectionSource() = default;
   virtual u64 size() const = 0;
   virtual Result<> read(u64 offset, ByteSpan into) = 0;
   // The first byte from `offset` on that may not be a hole; size() if there is none.
   virtual u64 next_data(u64 offset) { return offset; }
 };
 
-class ByteSource : public DataSource {
+class SectionBytes : public SectionSource {
  public:
-  explicit ByteSource(ConstByteSpan bytes) : bytes_(bytes) {}
+  explicit SectionBytes(ConstByteSpan bytes) : bytes_(bytes) {}
   u64 size() const override { return bytes_.size(); }
   Result<> read(u64 offset, ByteSpan into) override;
 
@@ -29,9 +29,9 @@ class ByteSource : public DataSource {
   ConstByteSpan bytes_;
 };
 
-class FileSource : public DataSource {
+class SectionFile : public SectionSource {
  public:
-  FileSource(int fd, u64 offset, u64 size, std::string_view name)
+  SectionFile(int fd, u64 offset, u64 size, std::string_view name)
       : fd_(fd), offset_(offset), size_(size), name_(name) {}
   u64 size() const override { return size_; }
   Result<> read(u64 offset, ByteSpan into) override;
@@ -46,7 +46,7 @@ class FileSource : public DataSource {
 
 // Writes the section's bytes, padded, to `to` at `file_offset`, and fills in sizes, extents and
 // digests. kind, name, flags and offset are set. key: null if it is not encrypted.
-Result<> encode_section(Section& section, DataSource& source, int zstd_level, const ContentKey* key,
-                        int to, u64 file_offset, std::string_view file_name);
+Result<> encode_section(Section& section, SectionSource& source, int zstd_level,
+                        const ContentKey* key, int to, u64 file_offset, std::string_view file_name);
 
 }  // namespace smol::image

@@ -53,7 +53,7 @@ Result<> check_sizes(const Section& section, u64 sections_end, u64 expected_offs
 Result<> check_extents(const Section& section) {
   u64 end = 0;
   u64 data = 0;
-  for (const Extent& extent : section.extents) {
+  for (const SectionExtent& extent : section.extents) {
     if (extent.offset % kAlignment != 0 || extent.length == 0 || (extent.offset < end) ||
         (end != 0 && extent.offset == end) || extent.offset > section.size ||
         extent.length > section.size - extent.offset)
@@ -80,7 +80,7 @@ Result<> take_lists(Cursor& cursor, const IndexRecord& record, Section& section)
     return fail("its digest is not that of its pieces' digests");
   if (!section.sparse && record.extent_count != 0) return fail("extents, but no flag for them");
   TRY_ASSIGN(const ConstByteSpan extents,
-             cursor.take(u64{record.extent_count} * sizeof(Extent), "extents"));
+             cursor.take(u64{record.extent_count} * sizeof(SectionExtent), "extents"));
   section.extents.resize(record.extent_count);
   if (!extents.empty()) std::memcpy(section.extents.data(), extents.data(), extents.size());
   return check_extents(section);
@@ -251,7 +251,7 @@ std::string write_index(const Index& index) {
     out += section.name;
     out.resize(base::align_up(out.size(), 8));
     append(out, section.pieces.data(), section.pieces.size() * sizeof(Digest));
-    append(out, section.extents.data(), section.extents.size() * sizeof(Extent));
+    append(out, section.extents.data(), section.extents.size() * sizeof(SectionExtent));
   }
   return out;
 }

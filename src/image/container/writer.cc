@@ -116,17 +116,17 @@ Result<> ContainerWriter::check_new(SectionKind kind, const std::string& name) c
 
 Result<> ContainerWriter::add_bytes(SectionKind kind, const std::string& name, ConstByteSpan bytes,
                                     const SectionOptions& options) {
-  ByteSource source(bytes);
+  SectionBytes source(bytes);
   return add(kind, name, source, options);
 }
 
 Result<> ContainerWriter::add_file(SectionKind kind, const std::string& name, int fd, u64 offset,
                                    u64 size, const SectionOptions& options) {
-  FileSource source(fd, offset, size, name);
+  SectionFile source(fd, offset, size, name);
   return add(kind, name, source, options);
 }
 
-Result<> ContainerWriter::add(SectionKind kind, const std::string& name, DataSource& source,
+Result<> ContainerWriter::add(SectionKind kind, const std::string& name, SectionSource& source,
                               const SectionOptions& options) {
   TRY(check_new(kind, name));
   if (options.zstd_level < 0 || options.zstd_level > 19)

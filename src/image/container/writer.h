@@ -50,7 +50,7 @@ class ContainerWriter {
 
  private:
   ContainerWriter() = default;
-  Result<> add(SectionKind kind, const std::string& name, class DataSource& source,
+  Result<> add(SectionKind kind, const std::string& name, class SectionSource& source,
                const SectionOptions& options);
   Result<> check_new(SectionKind kind, const std::string& name) const;
 
