@@ -13,10 +13,10 @@ namespace smol::image {
 
 struct ErofsOptions {
   // Times later than this become this (reproducible builds: SOURCE_DATE_EPOCH).
-  std::optional<Timestamp> latest;
+  std::optional<Timestamp> latest = {};
   // The volume's UUID; without one it is made of the contents (BLAKE2b), so that equal trees have
   // equal ones.
-  std::optional<std::array<u8, 16>> uuid;
+  std::optional<std::array<u8, 16>> uuid = {};
   // Tails of files lie behind their inodes, where they fit: smaller images. Without, each file's
   // bytes are one range of the image.
   bool inline_tails = true;
