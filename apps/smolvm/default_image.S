@@ -1,4 +1,4 @@
-/* The default image (BusyBox root with smol-init), as the build made it. */
+/* The default image (BusyBox root with smol-init), and init alone, as the build made them. */
     .section .rodata
     .balign 4096
     .global smol_default_image
@@ -6,4 +6,10 @@
 smol_default_image:
     .incbin SMOL_IMAGE
 smol_default_image_end:
+    .balign 4096
+    .global smol_init_image
+    .global smol_init_image_end
+smol_init_image:
+    .incbin SMOL_INIT_IMAGE
+smol_init_image_end:
     .section .note.GNU-stack, "", @progbits

@@ -22,8 +22,9 @@ Result<> create_default(Machines& all) {
 
 Result<int> start_machine(Machines& all, const std::string& name, u64 started_at) {
   const Progress progress(fmt::format("Starting machine '{}'", name));
-  TRY_ASSIGN(const auto record,
-             all.start(name, {.image = default_image(), .started_at = started_at}));
+  TRY_ASSIGN(const auto record, all.start(name, {.image = default_image(),
+                                                 .init_image = init_image(),
+                                                 .started_at = started_at}));
   return static_cast<int>(record.monitor.pid);
 }
 

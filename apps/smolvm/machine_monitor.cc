@@ -145,8 +145,9 @@ Result<int> run_machine_monitor(const Invocation& invocation) {
     const u64 began = base::monotonic_ns();
     bool failed = false;
     if (start) {
-      if (const auto started =
-              all.start(watch.name, {.image = default_image(), .started_at = began});
+      if (const auto started = all.start(
+              watch.name,
+              {.image = default_image(), .init_image = init_image(), .started_at = began});
           started) {
         tell(watch, fmt::format("started (PID: {})", started->monitor.pid));
       } else {

@@ -48,6 +48,7 @@ Result<> print_boot_time(const std::string& path) {
 // A system of the user's own, without our init: the monitor's console is the user's terminal.
 Result<int> run_on_console(const Invocation& invocation, const machines::MachineSpec& spec) {
   TRY_ASSIGN(const auto plan, machines::plan_run(spec, {.image = default_image(),
+                                                        .init_image = init_image(),
                                                         .initrd = {},
                                                         .started_at = invocation.started_at}));
   TRY_ASSIGN(const std::string program, machines::find_monitor());
@@ -93,6 +94,7 @@ Result<int> run_machine_run(const Invocation& invocation) {
   if (!initrd.empty() && invocation.command.empty()) return run_on_console(invocation, spec);
   if (!initrd.empty()) TRY(check_archive(initrd));
   TRY_ASSIGN(auto plan, machines::plan_run(spec, {.image = default_image(),
+                                                  .init_image = init_image(),
                                                   .initrd = initrd,
                                                   .started_at = invocation.started_at,
                                                   .overlay = invocation.has("overlay")}));

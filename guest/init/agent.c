@@ -24,7 +24,13 @@ struct agent {
   bool ending;
   int64_t kill_at; /* when what is left is killed */
   bool empty;      /* no process is left */
+  bool asked;      /* services with a stop signal of their own have it; the others wait for them */
 };
+
+static void end_programs(void) {
+  kill(-1, SIGTERM);
+  kill(-1, SIGCONT);
+}
 
 static void begin_end(struct agent* agent, int64_t grace_ms) {
   int64_t kill_at = now_ms() + grace_ms;
@@ -37,8 +43,9 @@ static void begin_end(struct agent* agent, int64_t grace_ms) {
   stop_services();
   if (agent->listener >= 0) close(agent->listener);
   agent->listener = -1;
-  kill(-1, SIGTERM);
-  kill(-1, SIGCONT);
+  /* A SIGTERM besides would be another order to them than the one that was asked for. */
+  agent->asked = signal_services();
+  if (!agent->asked) end_programs();
 }
 
 static void take_signals(struct agent* agent) {
@@ -56,6 +63,10 @@ static void reap(struct agent* agent) {
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) service_ended(pid, status);
   agent->empty = pid < 0 && errno == ECHILD;
   bool out_of_memory = false;
+  if (agent->asked && !own_signal_services_run()) {
+    agent->asked = false;
+    end_programs();
+  }
   if (!agent->ending && main_service_ended(&status, &out_of_memory))
     begin_end(agent, kDefaultGraceMs);
 }

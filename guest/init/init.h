@@ -256,6 +256,9 @@ bool service_ended(pid_t pid, int status);
 /* Starts what is due. Returns ms until the next start; -1 for none. */
 int tend_services(void);
 void stop_services(void); /* nothing is started again */
+/* Sends services that have one their own stop signal; false: none of them runs. */
+bool signal_services(void);
+bool own_signal_services_run(void);
 /* Whether the main service has ended for good, and how. */
 bool main_service_ended(int* status, bool* out_of_memory);
 

@@ -188,6 +188,25 @@ int tend_services(void) {
 
 void stop_services(void) { stopping = true; }
 
+static int stop_signal(const struct service* service) {
+  return (int)((service->flags & SMOL_SERVICE_STOP_MASK) >> SMOL_SERVICE_STOP_SHIFT);
+}
+
+bool own_signal_services_run(void) {
+  for (struct service* service = services; service != NULL; service = service->next)
+    if (service->pid > 0 && stop_signal(service) != 0) return true;
+  return false;
+}
+
+bool signal_services(void) {
+  for (struct service* service = services; service != NULL; service = service->next) {
+    if (service->pid <= 0 || stop_signal(service) == 0) continue;
+    kill(service->pid, stop_signal(service));
+    kill(service->pid, SIGCONT);
+  }
+  return own_signal_services_run();
+}
+
 bool main_service_ended(int* status, bool* out_of_memory) {
   if (!main_ended) return false;
   *status = main_status;

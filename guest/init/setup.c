@@ -30,8 +30,10 @@ static const struct kind kinds[] = {
     [SMOL_SETUP_SECRET] = {2, true, true, true, SMOL_SECRET_ENVIRONMENT},
     [SMOL_SETUP_ENVIRONMENT] = {1, false, true, false, 0},
     [SMOL_SETUP_SERVICE] = {1, true, true, false,
-                            SMOL_SERVICE_RESTART_MASK | SMOL_SERVICE_MAIN | SMOL_SERVICE_INIT},
+                            SMOL_SERVICE_RESTART_MASK | SMOL_SERVICE_MAIN | SMOL_SERVICE_INIT |
+                                SMOL_SERVICE_STOP_MASK},
     [SMOL_SETUP_FORWARD] = {3, false, true, true, 0},
+    [SMOL_SETUP_FOLDER] = {1, false, true, true, 0},
 };
 
 static const struct kind* kind_of(uint32_t number) {
@@ -180,6 +182,8 @@ static bool take(const struct setup_item* item, struct failure* failure) {
       return take_environment(item, failure);
     case SMOL_SETUP_FORWARD:
       return forward_socket(text[0], text[1], text[2], failure);
+    case SMOL_SETUP_FOLDER:
+      return make_folders(text[0], failure);
     default:
       return fail(failure, "protocol: SETUP %u cannot be done here", item->kind);
   }

@@ -172,6 +172,8 @@ enum smol_setup_kind {
   /* A guest's Unix socket whose connections go out to a host's vsock port (`SOCKET_port`).
    * strings: absolute guest path, port in decimal, owner (as CONFIG's user) */
   SMOL_SETUP_FORWARD = 11,
+  /* strings: absolute guest path; it and its parents are made (mode 0755) where they are missing */
+  SMOL_SETUP_FOLDER = 12,
 };
 
 struct smol_setup {
@@ -190,6 +192,9 @@ enum smol_service_flags {
   SMOL_SERVICE_RESTART_MASK = 3,
   SMOL_SERVICE_MAIN = 1u << 8, /* its end (after its restarts) ends the machine: MAIN_EXIT */
   SMOL_SERVICE_INIT = 1u << 9, /* runs to its end before what follows; a failure fails the boot */
+  /* The signal that asks it to end, where that is not SIGTERM: 1 to 64. */
+  SMOL_SERVICE_STOP_SHIFT = 16,
+  SMOL_SERVICE_STOP_MASK = 0x7f << SMOL_SERVICE_STOP_SHIFT,
 };
 
 struct smol_agent {

@@ -63,9 +63,14 @@ Result<BootFiles> prepare_boot(const BootRequest& request) {
   BootFiles files;
   TRY(add_kernel(request, files));
   TRY_ASSIGN(auto archive, image::CpioWriter::create("initrd"));
-  TRY(archive.append_archive(request.image));
+  bool directory = false;
   if (!request.rootfs.empty()) {
-    TRY_ASSIGN(const bool directory, is_directory(request.rootfs));
+    TRY_ASSIGN(directory, is_directory(request.rootfs));
+  }
+  const bool disk = !request.rootfs.empty() && !directory;
+  TRY(archive.append_archive(disk && !request.init_image.empty() ? request.init_image
+                                                                 : request.image));
+  if (!request.rootfs.empty()) {
     if (directory) {
       TRY(archive.append_directory(request.rootfs));
     } else {

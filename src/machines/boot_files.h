@@ -20,6 +20,7 @@ struct BootRequest {
   std::string rootfs;   // "": the image alone; a directory: copied over it; a file: a disk
   std::string initrd;   // unpacked over all that
   ConstByteSpan image;  // the embedded initial root
+  ConstByteSpan init_image = {};  // init alone, enough where rootfs is a disk; "": image is taken
 };
 
 struct BootFiles {

@@ -48,9 +48,10 @@ ConstByteSpan bytes_in(std::string_view text) {
 
 Result<std::vector<u8>> encode_service(const GuestService& service) {
   TRY_ASSIGN(const std::vector<u8> program, encode_config(service.program));
-  const u32 flags = static_cast<u32>(service.restart) |
-                    (service.main ? u32{SMOL_SERVICE_MAIN} : 0) |
-                    (service.init ? u32{SMOL_SERVICE_INIT} : 0);
+  const u32 flags =
+      static_cast<u32>(service.restart) | (service.main ? u32{SMOL_SERVICE_MAIN} : 0) |
+      (service.init ? u32{SMOL_SERVICE_INIT} : 0) |
+      (static_cast<u32>(service.stop_signal) << SMOL_SERVICE_STOP_SHIFT & SMOL_SERVICE_STOP_MASK);
   return encode(SMOL_SETUP_SERVICE, flags, {service.name}, program);
 }
 
@@ -135,6 +136,10 @@ Result<std::vector<u8>> encode_setup(const GuestSetup& setup) {
   for (const auto& network : setup.networks) TRY(out.add(encode_network(network)));
   for (const auto& disk : setup.disks) TRY(out.add(encode_disk(disk)));
   for (const auto& mount : setup.mounts) TRY(out.add(encode_mount(mount)));
+  for (const auto& folder : setup.folders) {
+    TRY(check_path(folder, "folder"));
+    TRY(out.add(encode(SMOL_SETUP_FOLDER, 0, {folder})));
+  }
   for (const auto& entry : setup.environment)
     TRY(out.add(encode(SMOL_SETUP_ENVIRONMENT, 0, {entry})));
   for (const auto& secret : setup.secrets) TRY(out.add(encode_secret(secret)));

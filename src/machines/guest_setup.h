@@ -58,9 +58,10 @@ struct GuestService {
   std::string name;
   RunConfig program;
   Restart restart = Restart::kNever;
-  bool main = false;  // its end ends the machine
-  bool init = false;  // runs to its end before the services behind it and before READY; a failure
-                      // fails the boot
+  bool main = false;    // its end ends the machine
+  int stop_signal = 0;  // what asks it to end; 0: SIGTERM
+  bool init = false;    // runs to its end before the services behind it and before READY; a failure
+                        // fails the boot
 };
 
 struct GuestSetup {
@@ -72,6 +73,7 @@ struct GuestSetup {
   std::vector<GuestSecret> secrets;
   std::vector<std::string> environment;  // NAME=value, a default for every program
   std::vector<GuestForward> forwards;
+  std::vector<std::string> folders;  // absolute; made where they are missing
   std::vector<GuestService> services;
   u64 time_ns = 0;  // since 1970 UTC; 0: the guest's clock stays as it is
 };

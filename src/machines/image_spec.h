@@ -22,6 +22,9 @@ struct ProgramChoice {
 
 // ENTRYPOINT and CMD as docker has them: words replace CMD, ENTRYPOINT stays in front of them; an
 // entry point that the user names takes the image's CMD away.
+// "SIGQUIT", "QUIT", "3", "RTMIN+3": a number; nullopt for what is no signal, and for "".
+std::optional<int> signal_number(std::string_view text);
+
 Words program_words(const ProgramChoice& choice, const Words& entrypoint, const Words& command);
 
 }  // namespace smol::machines

@@ -20,6 +20,16 @@ TEST(ProgramWords, AreThoseOfDocker) {
   EXPECT_EQ(program_words({.command = Words{"c"}, .words = {"w"}}, {}, command), Words{"w"});
 }
 
+TEST(SignalNumber, ReadsNamesAndNumbers) {
+  EXPECT_EQ(signal_number("SIGQUIT"), 3);
+  EXPECT_EQ(signal_number("WINCH"), 28);
+  EXPECT_EQ(signal_number("15"), 15);
+  EXPECT_EQ(signal_number("SIGRTMIN+3"), 37);
+  EXPECT_EQ(signal_number("RTMAX-1"), 63);
+  for (const char* const text : {"", "0", "65", "SIG", "SIGNOPE", "RTMIN3", "RTMIN+99", "-1"})
+    EXPECT_FALSE(signal_number(text)) << text;
+}
+
 TEST(SmolfileSpec, GivesAMachine) {
   const auto file = image::parse_smolfile(
       "env = ['A=1', 'B=2']\nports = ['8080', '81:82/udp']\nvolumes = ['tmp:/x:ro']\nmemory = 99\n"

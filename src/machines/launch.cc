@@ -10,6 +10,7 @@
 #include "guest/protocol/protocol.h"
 #include "image/ext4.h"
 #include "machines/data_dir.h"
+#include "machines/image_spec.h"
 #include "machines/machines.h"
 
 namespace smol::machines {
@@ -153,6 +154,7 @@ void add_services(const MachineSpec& spec, LaunchPlan& plan) {
   main.program.directory = spec.directory;
   main.program.user = spec.user;
   main.main = true;
+  main.stop_signal = signal_number(spec.stop_signal).value_or(0);
   plan.setup.services.push_back(std::move(main));
 }
 
@@ -185,6 +187,7 @@ void add_engine(const MachineSpec& spec, u64 started_at, LaunchPlan& plan) {
       {"--accel", spec.accel, "--cpus", fmt::format("boot={}", spec.cpus), "--memory",
        fmt::format("size={}M", spec.memory_mib), "--started-at", std::to_string(started_at)});
   plan.setup.environment = spec.environment;
+  plan.setup.folders = spec.folders;
   plan.setup.time_ns = base::realtime_ns();
 }
 
@@ -211,8 +214,8 @@ std::string monitor_log(const std::string& folder) { return folder + "/monitor.l
 std::string event_log(const std::string& folder) { return folder + "/events.jsonl"; }
 std::string egress_log(const std::string& folder) { return folder + "/egress.jsonl"; }
 
-Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, ConstByteSpan image,
-                               u64 started_at) {
+Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder,
+                               const Machines::StartOptions& options) {
   const MachineSpec& spec = record.spec;
   LaunchPlan plan;
   TRY_ASSIGN(plan.boot, prepare_boot({.kernel = spec.kernel,
@@ -220,8 +223,9 @@ Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, 
                                       .cpus = spec.cpus,
                                       .rootfs = spec.rootfs,
                                       .initrd = {},
-                                      .image = image}));
-  add_engine(spec, started_at, plan);
+                                      .image = options.image,
+                                      .init_image = options.init_image}));
+  add_engine(spec, options.started_at, plan);
   TRY_ASSIGN(const std::string vsock, option_value(vsock_socket(record)));
   plan.arguments.insert(plan.arguments.end(),
                         {"--serial", "tty", "--console", "off", "--vsock", "cid=3,socket=" + vsock,
@@ -257,7 +261,8 @@ Result<LaunchPlan> plan_run(const MachineSpec& spec, const RunRequest& request) 
                                       .cpus = spec.cpus,
                                       .rootfs = spec.rootfs,
                                       .initrd = request.initrd,
-                                      .image = request.image}));
+                                      .image = request.image,
+                                      .init_image = request.init_image}));
   add_engine(spec, request.started_at, plan);
   plan.setup.hostname = spec.hostname;
   plan.setup.environment.clear();  // goes with the one program

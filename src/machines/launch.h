@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "machines/boot_files.h"
+#include "machines/machines.h"
 #include "machines/socket_relay.h"
-#include "machines/store.h"
 
 namespace smol::machines {
 
@@ -22,11 +22,11 @@ struct LaunchPlan {
 
 // folder: the machine's, with its disks. record.sockets and record.address are set. started_at:
 // CLOCK_MONOTONIC ns.
-Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder, ConstByteSpan image,
-                               u64 started_at);
+Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder,
+                               const Machines::StartOptions& options);
 
 struct RunRequest {
-  ConstByteSpan image;
+  ConstByteSpan image, init_image = {};
   std::string initrd;
   u64 started_at = 0;
   bool overlay = false;  // writes to the root go to a disk, not to memory

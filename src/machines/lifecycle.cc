@@ -110,7 +110,7 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   TRY(make_folders(folder));
   TRY_ASSIGN(record.sockets, socket_dir(data_, name));
   remove_sockets(record);
-  TRY_ASSIGN(const LaunchPlan plan, plan_launch(record, folder, options.image, options.started_at));
+  TRY_ASSIGN(const LaunchPlan plan, plan_launch(record, folder, options));
   TRY(make_links(record, plan));
   TRY_ASSIGN(const base::UniqueFd listener, listen_for_guest(vsock_socket(record) + "_1024"));
   TRY_ASSIGN(const std::string program, find_monitor());

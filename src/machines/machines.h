@@ -33,8 +33,9 @@ class Machines {
   Result<> remove(const std::string& name, bool force);
 
   struct StartOptions {
-    ConstByteSpan image;  // the embedded initial root
-    u64 started_at = 0;   // CLOCK_MONOTONIC ns at which the user asked
+    ConstByteSpan image;            // the embedded initial root
+    ConstByteSpan init_image = {};  // init alone, for machines whose root is a disk
+    u64 started_at = 0;             // CLOCK_MONOTONIC ns at which the user asked
   };
   // Returns when the guest's agent listens. After an Error the record is as it was before.
   Result<Record> start(const std::string& name, const StartOptions& options);

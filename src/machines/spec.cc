@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/fd.h"
+#include "machines/image_spec.h"
 
 namespace smol::machines {
 namespace {
@@ -104,6 +105,8 @@ Result<> validate(const MachineSpec& spec) {
                 kMostDiskGib);
   if (spec.accel != "auto" && spec.accel != "kvm" && spec.accel != "soft")
     return fail("--accel {}: auto, kvm and soft are known", spec.accel);
+  if (!spec.stop_signal.empty() && !signal_number(spec.stop_signal))
+    return fail("'{}' is no signal", spec.stop_signal);
   if (!spec.ports.empty() && !spec.network.enabled) return fail("-p needs a network: add --net");
   if (!spec.network.dns.empty()) {
     if (const auto good = socket_address(spec.network.dns, 53); !good)

@@ -71,15 +71,17 @@ struct MachineSpec {
   Pairs labels;
   u64 storage_gib = 0;  // 0: no such disk
   u64 overlay_gib = kDefaultOverlayGib;
-  std::string rootfs;          // empty: the embedded image
-  // Where rootfs came from, when that was an image: as the user named it, and its manifest's digest.
+  std::string rootfs;  // empty: the embedded image
+  // Where rootfs came from, when that was an image: as the user named it, and its manifest's
+  // digest.
   std::string image, image_digest;
   std::string kernel, append;  // empty: our own
   std::string accel = "auto";
-  std::vector<std::string> init;     // shell commands after each start
+  std::vector<std::string> init;  // shell commands after each start
   // The machine's main program: it is started with the machine, which ends with it. Empty: none.
   std::vector<std::string> command;
   std::string stop_signal;           // what `stop` sends the main program; "": SIGTERM
+  std::vector<std::string> folders;  // in the guest; made where they are missing
   std::vector<std::string> exposed;  // "80/tcp": what an image or a Smolfile says it serves
   Health health;
   RestartPolicy restart;

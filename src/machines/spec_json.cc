@@ -111,7 +111,7 @@ void fields(Visitor&& visit, auto& v)
       visit("expose_socket", v.expose_socket);
   visit("ssh_agent", v.ssh_agent);
   visit("image", v.image), visit("image_digest", v.image_digest),
-      visit("stop_signal", v.stop_signal), visit("exposed", v.exposed);
+      visit("stop_signal", v.stop_signal), visit("exposed", v.exposed), visit("folders", v.folders);
   visit("health", v.health), visit("restart", v.restart);
 }
 
