@@ -47,7 +47,7 @@ TEST(Setup, EveryCutIsRefused) {
 }
 
 TEST(Setup, UnknownKindsAndFlags) {
-  for (const uint32_t kind : {0u, 12u, 0xffffffffu})
+  for (const uint32_t kind : {0u, 13u, 0xffffffffu})
     EXPECT_FALSE(Parsed(setup(kind, 0, {"x"})).good) << kind;
   EXPECT_FALSE(Parsed(setup(SMOL_SETUP_HOSTNAME, 1, {"box"})).good);
   EXPECT_FALSE(Parsed(setup(SMOL_SETUP_ROOT, 4, {"", "", "", ""})).good);
