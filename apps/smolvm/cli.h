@@ -121,5 +121,10 @@ Result<int> run_machine_monitor(const Invocation& invocation);
 Result<int> run_machine_egress_events(const Invocation& invocation);
 Result<int> run_machine_data_dir(const Invocation& invocation);
 Result<int> run_machine_logs(const Invocation& invocation);
+Result<int> run_pack_inspect(const Invocation& invocation);
+Result<int> run_pack_verify(const Invocation& invocation);
+Result<int> run_pack_keygen(const Invocation& invocation);
+Result<int> run_pack_sign(const Invocation& invocation);
+Result<int> run_config_show(const Invocation& invocation);
 
 }  // namespace smolvm

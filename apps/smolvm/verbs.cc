@@ -18,8 +18,7 @@ constexpr Option kImage[] = {
      "root file system: a directory (copied into guest memory) or a file system image (read-only, "
      "writes go elsewhere)"},
     {"--from", Takes::kRefused, "FILE", ""},
-    {"-s,--smolfile", Takes::kText, "FILE",
-     "what a Smolfile says; the other options win over it"},
+    {"-s,--smolfile", Takes::kText, "FILE", "what a Smolfile says; the other options win over it"},
     {"--entrypoint", Takes::kText, "PATH", "program instead of the image's entry point"},
 };
 constexpr Option kResources[] = {
@@ -128,6 +127,22 @@ constexpr Option kMonitor[] = {
 constexpr Option kLogs[] = {
     {"-f,--follow", Takes::kFlag, "", "go on as lines come"},
     {"--monitor", Takes::kFlag, "", "the monitor's own log instead of the guest's console"}};
+constexpr Option kTrust[] = {{"--key", Takes::kTexts, "KEY|FILE",
+                              "the file must be signed by this public key (or another --key)"}};
+constexpr Option kExport[] = {{"--export-index", Takes::kText, "FILE",
+                               "write the signed index to FILE and its signature to FILE.minisig"}};
+constexpr Option kPasswordFile[] = {
+    {"--password-file", Takes::kText, "FILE", "the secret key's password, instead of asking"}};
+constexpr Option kKeygen[] = {
+    {"-p,--public", Takes::kText, "FILE", "where the public key goes (smolvm.pub)"},
+    {"-s,--secret", Takes::kText, "FILE", "where the secret key goes (smolvm.key)"},
+    {"-W,--no-password", Takes::kFlag, "", "do not protect the secret key"},
+};
+constexpr Option kSign[] = {
+    {"-s,--secret", Takes::kText, "FILE", "secret key (smolvm.key)"},
+    {"-o,--output", Takes::kText, "FILE", "a signed copy, instead of signing the file itself"},
+    {"-c,--comment", Takes::kText, "TEXT", "a comment that the signature covers"},
+};
 constexpr Option kFollow[] = {{"-f,--follow", Takes::kFlag, "", "go on as events come"}};
 
 constexpr const char* kStatuses =
@@ -265,6 +280,36 @@ const Verb kVerbs[] = {
     {"machine checkpoint", "", "", Words::kMachine, "", {kLongName}, nullptr},
     {"machine checkpoint-log", "", "", Words::kMachine, "", {kLongName}, nullptr},
     {"machine checkpoint-prune", "", "", Words::kMachine, "", {kLongName}, nullptr},
+    {"pack inspect",
+     "",
+     "say what a machine file or a capsule holds",
+     Words::kFixed,
+     "FILE",
+     {kJson, kTrust, kExport},
+     run_pack_inspect},
+    {"pack verify",
+     "",
+     "check every byte of a machine file or a capsule, and its signature",
+     Words::kFixed,
+     "FILE",
+     {kTrust},
+     run_pack_verify,
+     "Without --key the keys and the policy of the settings apply ('smolvm config show')."},
+    {"pack keygen",
+     "",
+     "make a pair of keys for signatures, in minisign's format",
+     Words::kNone,
+     "",
+     {kKeygen, kPasswordFile},
+     run_pack_keygen},
+    {"pack sign",
+     "",
+     "sign a machine file or a capsule",
+     Words::kFixed,
+     "FILE",
+     {kSign, kPasswordFile},
+     run_pack_sign},
+    {"config show", "", "print the settings in force", Words::kNone, "", {kJson}, run_config_show},
     {"kernel path",
      "",
      "print a kernel's path: an ELF file with a PVH note",
@@ -290,7 +335,10 @@ const Verb kVerbs[] = {
     {"version", "", "print the version", Words::kNone, "", {}, run_version},
 };
 
-constexpr Group kGroups[] = {{"machine", "vm", "machines"}, {"kernel", "", "guest kernels"}};
+constexpr Group kGroups[] = {{"machine", "vm", "machines"},
+                             {"pack", "", "machine files and capsules"},
+                             {"config", "", "settings"},
+                             {"kernel", "", "guest kernels"}};
 
 }  // namespace
 
