@@ -111,7 +111,7 @@ Result<Ended> watch_one_run(Machines& all, const Watch& watch, int signals) {
     if (record.state != State::kRunning && record.state != State::kPaused) {
       if (record.reason.empty()) return Ended{.on_purpose = true};
       tell(watch, record.reason);
-      return Ended{.failed = record.reason != "the guest ended"};
+      return Ended{.failed = record.reason != machines::kGuestEnded};
     }
     const auto process = open_process(record.monitor);
     if (!process) continue;

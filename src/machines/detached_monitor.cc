@@ -1,13 +1,22 @@
 #include "machines/detached_monitor.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
+
+#include "base/time.h"
+#include "guest/protocol/protocol.h"
+#include "sandbox/namespaces.h"
 
 namespace smol::machines {
 namespace {
@@ -19,6 +28,7 @@ struct Plan {
   std::vector<char*> argv;
   base::UniqueFd null, output, errors;
   int gate_read = -1, gate_write = -1, report_read = -1, report_write = -1;
+  int starter_read = -1, starter_write = -1;
 };
 
 // All below runs in forked children of a process that may have other threads: only
@@ -40,31 +50,107 @@ struct Plan {
   ::_exit(127);
 }
 
-void write_end(const char* path, int status) {
-  char text[32];
-  const int size = WIFSIGNALED(status)
-                       ? std::snprintf(text, sizeof(text), "signal %d\n", WTERMSIG(status))
-                       : std::snprintf(text, sizeof(text), "exit %d\n", WEXITSTATUS(status));
+// A guest may send anything, at any pace: what is not the one message within kPatienceMs counts for
+// nothing. True: the connection brought it. monitor: its end cuts the wait short.
+bool read_main_end(int connection, int monitor, smol_exit& out) {
+  constexpr std::size_t kHello = sizeof(smol_frame_header) + sizeof(smol_hello);
+  constexpr std::size_t kWhole = kHello + sizeof(smol_frame_header) + sizeof(smol_exit);
+  constexpr int kPatienceMs = 2000;
+  u8 bytes[kWhole];
+  std::size_t have = 0;
+  const u64 deadline = base::monotonic_ns() + kPatienceMs * 1'000'000ull;
+  while (have < kWhole) {
+    const u64 now = base::monotonic_ns();
+    if (now >= deadline) return false;
+    pollfd fds[2] = {{.fd = connection, .events = POLLIN, .revents = 0},
+                     {.fd = monitor, .events = POLLIN, .revents = 0}};
+    if (::poll(fds, 2, static_cast<int>((deadline - now) / 1'000'000) + 1) <= 0) continue;
+    if (fds[0].revents == 0) return false;  // what a monitor sent before it ended is there by now
+    const ssize_t got = ::recv(connection, bytes + have, kWhole - have, MSG_DONTWAIT);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (got <= 0) return false;
+    have += static_cast<std::size_t>(got);
+  }
+  const auto hello = base::load<smol_frame_header>(bytes);
+  const auto main = base::load<smol_frame_header>(bytes + kHello);
+  out = base::load<smol_exit>(bytes + kWhole - sizeof(smol_exit));
+  return hello.type == SMOL_FRAME_HELLO && hello.length == sizeof(smol_hello) &&
+         main.type == SMOL_FRAME_MAIN_EXIT && main.length >= sizeof(smol_exit) &&
+         main.length <= SMOL_MAX_OTHER;
+}
+
+// Until the monitor ends. True: the guest has told how its main program ended.
+bool await_end(int monitor, int starter, int listener, smol_exit& main) {
+  bool told = false;
+  for (;;) {
+    pollfd fds[2] = {{.fd = monitor, .events = POLLIN, .revents = 0},
+                     {.fd = starter >= 0 ? starter : listener, .events = POLLIN, .revents = 0}};
+    if (::poll(fds, 2, -1) < 0) continue;
+    if (fds[1].revents != 0 && starter >= 0) {
+      ::close(starter);
+      starter = -1;
+    } else if ((fds[1].revents & POLLIN) != 0) {
+      const int connection = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+      smol_exit said{};
+      if (connection >= 0 && read_main_end(connection, monitor, said)) {
+        main = said;
+        told = true;
+      }
+      ::close(connection);
+    } else if (fds[1].revents != 0) {
+      listener = -1;  // broken: only the end is left to wait for
+    }
+    // A connection that came before the end is looked at first: both are there in one round.
+    if (fds[0].revents != 0 && (fds[1].revents & POLLIN) == 0) return told;
+  }
+}
+
+void write_end(const char* path, int status, const smol_exit* main) {
+  char text[96];
+  int size = WIFSIGNALED(status)
+                 ? std::snprintf(text, sizeof(text), "signal %d", WTERMSIG(status))
+                 : std::snprintf(text, sizeof(text), "exit %d", WEXITSTATUS(status));
+  if (main != nullptr)
+    size += std::snprintf(text + size, sizeof(text) - static_cast<std::size_t>(size), " main %u %d",
+                          main->kind, main->value);
+  text[size++] = '\n';
   // As short as this it is one write: a reader sees all or nothing.
   const int fd = ::open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd >= 0 && ::write(fd, text, static_cast<std::size_t>(size)) == size) ::close(fd);
 }
 
+// Descriptors from 3 on are closed but for these.
+void keep_only(std::array<int, 3> kept) {
+  std::sort(kept.begin(), kept.end());
+  unsigned from = 3;
+  for (const int fd : kept) {
+    if (fd < 3) continue;
+    if (static_cast<unsigned>(fd) > from) ::close_range(from, static_cast<unsigned>(fd) - 1, 0);
+    from = static_cast<unsigned>(fd) + 1;
+  }
+  ::close_range(from, ~0U, 0);
+}
+
 [[noreturn]] void become_watcher(const Plan& plan) {
   ::setsid();
-  const pid_t monitor = ::fork();
+  ::close(plan.starter_write);
+  const pid_t monitor = plan.options.pid_namespace ? sandbox::fork_into_pid_namespace() : ::fork();
   if (monitor == 0) become_monitor(plan);
   if (monitor > 0 && ::write(plan.report_write, &monitor, sizeof(monitor)) != sizeof(monitor))
     ::_exit(1);
   if (monitor < 0) ::_exit(1);
+  const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, monitor, 0));
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(plan.null.get(), fd);
-  ::close_range(3, ~0U, 0);
+  keep_only({pidfd, plan.starter_read, plan.options.listener});
   ::prctl(PR_SET_NAME, "smolvm-watch");
   if (::chdir("/") != 0) ::_exit(1);
+  smol_exit main{};
+  const bool told = pidfd >= 0 && plan.options.listener >= 0 &&
+                    await_end(pidfd, plan.starter_read, plan.options.listener, main);
   int status = 0;
   while (::waitpid(monitor, &status, 0) < 0 && errno == EINTR) {
   }
-  write_end(plan.options.end.c_str(), status);
+  write_end(plan.options.end.c_str(), status, told ? &main : nullptr);
   ::_exit(0);
 }
 
@@ -85,14 +171,34 @@ Result<Plan> prepare(const DetachedOptions& options) {
 
 }  // namespace
 
+std::optional<MonitorEnd> read_end(const std::string& path) {
+  const auto text = base::read_text_file(path);
+  if (!text || !text->ends_with('\n')) return std::nullopt;
+  MonitorEnd end;
+  unsigned kind = 0;
+  int parts = std::sscanf(text->c_str(), "exit %d main %u %d", &end.value, &kind, &end.main_value);
+  if (parts < 1) {
+    end.by_signal = true;
+    parts = std::sscanf(text->c_str(), "signal %d main %u %d", &end.value, &kind, &end.main_value);
+  }
+  if (parts < 1) return std::nullopt;
+  if (parts == 3) end.main = kind;
+  return end;
+}
+
 Result<DetachedMonitor> DetachedMonitor::start(const DetachedOptions& options) {
   TRY_ASSIGN(Plan plan, prepare(options));
   ::unlink(options.end.c_str());
-  int gate[2], report[2];
+  int gate[2], report[2], starter[2];
   if (::pipe2(gate, O_CLOEXEC) != 0) return fail_errno("cannot create a pipe");
   base::UniqueFd gate_read(gate[0]), gate_write(gate[1]);
   if (::pipe2(report, O_CLOEXEC) != 0) return fail_errno("cannot create a pipe");
   base::UniqueFd report_read(report[0]), report_write(report[1]);
+  if (::pipe2(starter, O_CLOEXEC) != 0) return fail_errno("cannot create a pipe");
+  const base::UniqueFd starter_read(starter[0]);
+  base::UniqueFd starter_write(starter[1]);
+  plan.starter_read = starter[0];
+  plan.starter_write = starter[1];
   plan.gate_read = gate[0];
   plan.gate_write = gate[1];
   plan.report_read = report[0];
@@ -119,6 +225,7 @@ Result<DetachedMonitor> DetachedMonitor::start(const DetachedOptions& options) {
   TRY_ASSIGN(monitor.identity_, identify(pid));
   TRY_ASSIGN(monitor.pidfd_, open_process(monitor.identity_));
   monitor.gate_ = std::move(gate_write);
+  monitor.starter_ = std::move(starter_write);
   return monitor;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/time.h"
 #include "client/monitor_client.h"
+#include "guest/protocol/protocol.h"
 #include "machines/agent_client.h"
 #include "machines/data_dir.h"
 #include "machines/detached_monitor.h"
@@ -66,6 +67,14 @@ void remove_sockets(const Record& record) {
     ::unlink((record.sockets + "/" + name).c_str());
 }
 
+std::string describe_main(u32 kind, i32 value) {
+  if (kind == SMOL_EXIT_OUT_OF_MEMORY) return "its main program was killed: out of memory";
+  if (kind == SMOL_EXIT_SIGNAL)
+    return fmt::format("its main program was killed by signal {}", value);
+  if (value == 0) return kGuestEnded;
+  return fmt::format("its main program ended with status {}", value);
+}
+
 Result<> refuse_running(const Record& record) {
   const std::string& name = record.spec.name;
   switch (record.state) {
@@ -85,22 +94,21 @@ Result<> refuse_running(const Record& record) {
 
 std::string describe_end(const std::string& folder) {
   // The watcher learns of the end when everyone else does; it has a moment to write it down.
-  auto text = base::read_text_file(end_path(folder));
-  for (int i = 0; i < kEndTries && (!text || !text->ends_with('\n')); ++i) {
+  auto end = read_end(end_path(folder));
+  for (int i = 0; i < kEndTries && !end; ++i) {
     ::usleep(kEndPauseUs);
-    text = base::read_text_file(end_path(folder));
+    end = read_end(end_path(folder));
   }
-  if (!text) return "monitor ended without a word";
-  int number = 0;
-  if (std::sscanf(text->c_str(), "signal %d", &number) == 1)
-    return fmt::format("monitor was killed by signal {}{}", number,
-                       number == SIGSYS ? " (its system call filter)" : "");
-  if (std::sscanf(text->c_str(), "exit %d", &number) != 1) return "monitor ended without a word";
+  if (!end) return "monitor ended without a word";
+  if (end->by_signal)
+    return fmt::format("monitor was killed by signal {}{}", end->value,
+                       end->value == SIGSYS ? " (its system call filter)" : "");
   const std::string words = last_words(folder);
   if (!words.empty()) return words;
   // 3: the guest reset itself, which is how a kernel without ACPI ends a machine.
-  return number == 0 || number == 3 ? "the guest ended"
-                                    : fmt::format("monitor ended with status {}", number);
+  if (end->value != 0 && end->value != 3)
+    return fmt::format("monitor ended with status {}", end->value);
+  return end->main ? describe_main(*end->main, end->main_value) : kGuestEnded;
 }
 
 Result<> Machines::boot(Record& record, const StartOptions& options) {
@@ -114,12 +122,15 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   TRY(make_links(record, plan));
   TRY_ASSIGN(const base::UniqueFd listener, listen_for_guest(vsock_socket(record) + "_1024"));
   TRY_ASSIGN(const std::string program, find_monitor());
-  TRY_ASSIGN(auto monitor, DetachedMonitor::start({.program = program,
-                                                   .arguments = plan.arguments,
-                                                   .inherited = {plan.boot.initrd.get()},
-                                                   .output = console_log(folder),
-                                                   .errors = monitor_log(folder),
-                                                   .end = end_path(folder)}));
+  TRY_ASSIGN(auto monitor,
+             DetachedMonitor::start({.program = program,
+                                     .arguments = plan.arguments,
+                                     .inherited = {plan.boot.initrd.get()},
+                                     .output = console_log(folder),
+                                     .errors = monitor_log(folder),
+                                     .end = end_path(folder),
+                                     .listener = listener.get(),
+                                     .pid_namespace = allows_pid_namespace(plan.arguments)}));
   record.monitor = monitor.identity();
   TRY(store_.change(name, [&](Record& fresh) -> Result<> {
     fresh.monitor = record.monitor;
@@ -141,6 +152,7 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
     exposed.push_back({.host = host, .guest = guest});
   const auto listening = expose_sockets(exposed, vsock_socket(record), monitor.pidfd());
   if (!listening) monitor.kill();
+  monitor.hand_over();
   return listening;
 }
 

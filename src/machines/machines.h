@@ -80,8 +80,10 @@ std::string storage_path(const std::string& folder);
 std::string end_path(const std::string& folder);
 // "machine 'web' is being started by process 7"; record.state is one of work.
 Error busy_error(const Record& record);
+// The reason of a machine that ended by itself, and well.
+inline constexpr const char* kGuestEnded = "the guest ended";
 // What the watcher wrote, and what the guest's kernel or the monitor said last, as a clause:
-// "monitor was killed by signal 9".
+// "monitor was killed by signal 9", "its main program ended with status 3".
 std::string describe_end(const std::string& folder);
 
 }  // namespace smol::machines

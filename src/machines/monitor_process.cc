@@ -8,7 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+
+#include "sandbox/namespaces.h"
 
 namespace smol::machines {
 namespace {
@@ -35,11 +38,13 @@ int open_nothing() {
 }
 
 // In the child, between fork and exec: only async-signal-safe calls. Never returns.
-[[noreturn]] void become_monitor(const MonitorOptions& options, char* const* argv, pid_t parent, int console,
+// parent: its pidfd (in a PID namespace of its own nobody has a parent with a number).
+[[noreturn]] void become_monitor(const MonitorOptions& options, char* const* argv, int parent, int console,
                                  int errors) {
   // The monitor never outlives whoever waits for it, however that one ends.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(127);
+  pollfd parent_ended{.fd = parent, .events = POLLIN, .revents = 0};
+  if (::poll(&parent_ended, 1, 0) != 0) ::_exit(127);
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -58,6 +63,10 @@ int open_nothing() {
 
 }  // namespace
 
+bool allows_pid_namespace(const std::vector<std::string>& arguments) {
+  return ::geteuid() == 0 || std::find(arguments.begin(), arguments.end(), "--share") == arguments.end();
+}
+
 Result<MonitorProcess> MonitorProcess::start(const MonitorOptions& options) {
   if (!options.entry && ::access(options.program.c_str(), X_OK) != 0) return fail_errno("cannot run the monitor {}", options.program);
   TRY_ASSIGN(Pipe console, make_pipe());
@@ -66,11 +75,13 @@ Result<MonitorProcess> MonitorProcess::start(const MonitorOptions& options) {
   argv.push_back(const_cast<char*>(options.program.c_str()));
   for (const auto& argument : options.arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
-  const pid_t parent = ::getpid();
+  const base::UniqueFd parent(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  if (!parent.valid()) return fail_errno("cannot watch this process for the monitor");
   MonitorProcess process;
-  process.pid_ = ::fork();
+  const bool own_namespace = !options.entry && allows_pid_namespace(options.arguments);
+  process.pid_ = own_namespace ? sandbox::fork_into_pid_namespace() : ::fork();
   if (process.pid_ < 0) return fail_errno("cannot start the monitor {}", options.program);
-  if (process.pid_ == 0) become_monitor(options, argv.data(), parent, console.write.get(), errors.write.get());
+  if (process.pid_ == 0) become_monitor(options, argv.data(), parent.get(), console.write.get(), errors.write.get());
   process.pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, process.pid_, 0)));
   if (!process.pidfd_.valid()) return fail_errno("cannot watch the monitor (pid {})", process.pid_);
   process.console_ = std::move(console.read);

@@ -20,6 +20,10 @@ struct MonitorOptions {
   std::vector<int> inherited;          // descriptors that stay open under the same number
 };
 
+// Whether a monitor with these arguments may be put into a PID namespace of its own. Other than root gets one only together with a user
+// namespace, and that hides who owns the files of shared directories.
+bool allows_pid_namespace(const std::vector<std::string>& arguments);
+
 class MonitorProcess {
  public:
   static Result<MonitorProcess> start(const MonitorOptions& options);

@@ -15,6 +15,8 @@
 namespace smol::sandbox {
 namespace {
 
+// Between fork and the child's exec, where nothing may be allocated: only system calls in these
+// two.
 bool write_file(const char* path, std::string_view text) {
   const base::UniqueFd fd(::open(path, O_WRONLY | O_CLOEXEC));
   return fd.valid() &&
@@ -23,9 +25,12 @@ bool write_file(const char* path, std::string_view text) {
 
 // The user keeps its number in a new user namespace, and gets no other.
 bool keep_numbers(uid_t user, gid_t group) {
+  char users[32], groups[32];
+  const auto user_map = fmt::format_to_n(users, sizeof users, "{} {} 1", user, user);
+  const auto group_map = fmt::format_to_n(groups, sizeof groups, "{} {} 1", group, group);
   return write_file("/proc/self/setgroups", "deny") &&
-         write_file("/proc/self/uid_map", fmt::format("{} {} 1", user, user)) &&
-         write_file("/proc/self/gid_map", fmt::format("{} {} 1", group, group));
+         write_file("/proc/self/uid_map", {users, user_map.size}) &&
+         write_file("/proc/self/gid_map", {groups, group_map.size});
 }
 
 }  // namespace
@@ -67,5 +72,12 @@ pid_t fork_into_pid_namespace() {
 }
 
 bool in_own_pid_namespace() { return ::getpid() == 1; }
+
+pid_t process_on_host() {
+  char text[24] = {};
+  const ssize_t size = ::readlink("/proc/self", text, sizeof text - 1);
+  const pid_t number = size > 0 ? static_cast<pid_t>(std::atoi(text)) : 0;
+  return number > 0 ? number : ::getpid();
+}
 
 }  // namespace smol::sandbox

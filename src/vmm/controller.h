@@ -28,6 +28,7 @@
 #include "api/error.h"
 #include "api/request.h"
 #include "base/fd.h"
+#include "sandbox/namespaces.h"
 #include "vmm/config.h"
 #include "vmm/event_monitor.h"
 #include "vmm/machine.h"
@@ -51,7 +52,8 @@ class Controller {
   static Result<std::unique_ptr<Controller>> create(Options options, EventMonitor events);
   ~Controller();
 
-  // The command line's machine: booted before any request, and before the process has other threads.
+  // The command line's machine: booted before any request, and before the process has other
+  // threads.
   Result<> boot_at_start(const MachineConfig& config);
 
   // Any thread. respond is called once, on the main thread, or at once on the caller's when the
@@ -126,6 +128,7 @@ class Controller {
   std::atomic<bool> machine_ended_{false};
   std::atomic<Machine*> stoppable_{nullptr};  // machine_ while its threads run
   const pthread_t main_ = ::pthread_self();   // who creates it runs it
+  const i64 pid_ = sandbox::process_on_host();
 
   std::mutex mutex_;
   std::deque<Queued> queue_;  // guarded by mutex_

@@ -73,7 +73,7 @@ api::Outcome<api::Answer> Controller::execute(api::Request& request) {
 Controller::Outcome Controller::execute(api::VmmPing&) {
   api::Ping ping{.build_version = "v" SMOL_VERSION,
                  .version = SMOL_VERSION,
-                 .pid = ::getpid(),
+                 .pid = pid_,
                  .features = {"soft"}};
   if (::access("/dev/kvm", R_OK | W_OK) == 0) ping.features.emplace_back("kvm");
   return api::Answer(std::move(ping));

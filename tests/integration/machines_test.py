@@ -15,6 +15,7 @@ import unittest
 import urllib.request
 
 import smolvm
+import vmm_guest
 
 HEADER = "NAME STATE CPUS MEMORY MOUNTS PORTS STORAGE OVERLAY".split()
 
@@ -67,6 +68,17 @@ class NamedTest(smolvm.MachineTest):
 
     def record(self, name="web"):
         return json.loads(self.vm("status", name, "--json").out)
+
+    def assert_pid_namespace(self, name="web", prefix=()):
+        """The monitor is process 1 of a namespace where the host allows one."""
+        doctor = subprocess.run([*prefix, smolvm.SMOLVM, "doctor", "--json"], env=self.env, capture_output=True, check=True)
+        if not json.loads(doctor.stdout)["sandbox"]["pid_namespace"]["in_force"]:
+            return
+        self.assertEqual(self.record(name)["sandbox"]["pid_namespace"], "in force")
+        with open(f"/proc/{self.pid(name)}/status", encoding="ascii") as status:
+            numbers = next(line for line in status if line.startswith("NSpid:")).split()
+        self.assertEqual((int(numbers[1]), numbers[-1]), (self.pid(name), "1"))
+        self.assertEqual(vmm_guest.Api(os.path.join(self.record(name)["data_dir"], "api.sock")).get("vmm.ping")["pid"], self.pid(name))
 
     def state(self, name="web"):
         return self.record(name)["state"]
@@ -141,6 +153,7 @@ class VerbTest(NamedTest):
                   out="b c\n/usr\nnobody\n")
         self.assertRegex(self.good("exec", "-d", "web", "--", "sleep", "1000"), r"^\d+\n$")
         self.good("exec", "web", "--", "pidof", "sleep")
+        self.assert_pid_namespace()
         self.assertEqual(self.state(), "running", "a failed command must not end the machine")
         result = self.vm("shell", "web", stdin=b"echo in the shell; exit 5\n")
         self.assertEqual((result.status, result.out), (5, b"in the shell\n"))
@@ -160,6 +173,51 @@ class VerbTest(NamedTest):
         self.bad("run", "-d", "-n", "job", "--", "true", says=["'job' already exists"])
         self.bad("run", "-d", "-n", "broken", "--rootfs", "/etc/passwd", "--accel", smolvm.ACCEL, "--", "true")
         self.assertEqual([machine["name"] for machine in json.loads(self.good("ls", "--json"))], ["job"])
+
+    def test_how_the_main_program_ended_is_the_machines_reason(self):
+        for name, command, reason in (("fails", "sleep 1; exit 3", "its main program ended with status 3"),
+                                      ("killed", "sleep 1; kill -9 $$", "its main program was killed by signal 9")):
+            self.good("run", "-d", "-n", name, "--accel", smolvm.ACCEL, "--", "sh", "-c", command, out=f"{name}\n")
+            self.assertTrue(smolvm.wait_until(lambda: self.state(name) == "stopped", smolvm.LIMIT))
+            self.assertEqual(self.record(name)["reason"], reason)
+
+    def test_what_else_the_guest_says_on_its_way_out_is_not_its_end(self):
+        # Anybody in the guest may connect there and send anything, or nothing, and hold on.
+        self.good("run", "-d", "-n", "job", "--accel", smolvm.ACCEL, "--", "sleep", "1000")
+        path = os.path.join(self.record("job")["data_dir"], "vsock.sock_1024")
+        held = []
+        for content in (b"", b"x" * 40, b"\x10\0\0\0\x01\0\0\0" + b"\0" * 16 + b"\xff" * 16):
+            peer = socket.socket(socket.AF_UNIX)
+            self.addCleanup(peer.close)
+            peer.connect(path)
+            peer.sendall(content)
+            held.append(peer)
+        pid = self.record("job")["pid"]
+        os.kill(pid, signal.SIGTERM)
+        self.assertTrue(smolvm.wait_until(lambda: self.state("job") == "stopped", smolvm.LIMIT))
+        self.assertEqual(self.record("job")["reason"], "the guest ended")
+
+    def test_monitor_restarts_by_how_the_main_program_ended(self):
+        for name, command, status, restarts in (("good", "exit 0", 0, False), ("bad", "exit 3", None, True)):
+            self.good("run", "-d", "-n", name, "--accel", smolvm.ACCEL, "--", "sh", "-c", f"sleep 1; {command}")
+            self.assertTrue(smolvm.wait_until(lambda: self.state(name) == "stopped", smolvm.LIMIT))
+            watcher = subprocess.Popen([smolvm.SMOLVM, "machine", "monitor", name, "--restart", "on-failure"], env=self.env,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            self.addCleanup(self.end_process, watcher)
+            if not restarts:
+                out = watcher.communicate(timeout=smolvm.LIMIT)[0]
+                self.assertEqual(watcher.returncode, status, out)
+                self.assertIn("the guest ended", out)
+                continue
+            seen = []
+            for line in watcher.stdout:
+                seen.append(line)
+                if "restarting in" in line:
+                    break
+            self.assertIn(f"{name}: its main program ended with status 3\n", seen)
+            self.assertIn("restarting in 1 s", seen[-1])
+            watcher.terminate()
+            self.assertEqual(watcher.wait(timeout=smolvm.LIMIT), 0)
 
     def test_update_changes_what_it_says_and_nothing_else(self):
         folder = self.path("dir")
@@ -608,6 +666,12 @@ class UnprivilegedTest(NamedTest):
         self.good("exec", "web", "--", "cat", "/root/x", prefix=user, out="ok\n")
         self.good("rm", "-f", "web", prefix=user)
         self.assertFalse(os.path.exists(folder))
+        # Without shared directories, whose owners a user namespace would hide, processes have a namespace, too.
+        self.good("create", "alone", "--accel", smolvm.ACCEL, prefix=user)
+        self.good("start", "alone", prefix=user)
+        self.assert_pid_namespace("alone", prefix=user)
+        self.good("exec", "alone", "--", "id", "-u", prefix=user, out="0\n")
+        self.good("rm", "-f", "alone", prefix=user)
 
 
 class LongPathTest(NamedTest):
