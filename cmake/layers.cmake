@@ -37,6 +37,7 @@ smol_layer(vmm DEPENDS sandbox api http hypervisor/kvm hypervisor/soft arch/x86_
 smol_layer(image DEPENDS base)
 smol_layer(image/container DEPENDS base)
 smol_layer(config DEPENDS image/container)
+smol_layer(image/artifact DEPENDS image/container)
 smol_layer(image/smolfile DEPENDS base)
 smol_layer(image/tree DEPENDS base)
 smol_layer(image/store DEPENDS base)
