@@ -14,24 +14,24 @@ constexpr std::size_t kHexDigits = 64;
 
 }  // namespace
 
-struct Sha256::State {
+struct BlobHash::State {
   SHA256_CTX context;
 };
 
-Sha256::Sha256() : state_(std::make_unique<State>()) { SHA256_Init(&state_->context); }
-Sha256::Sha256(Sha256&&) noexcept = default;
-Sha256& Sha256::operator=(Sha256&&) noexcept = default;
-Sha256::~Sha256() = default;
+BlobHash::BlobHash() : state_(std::make_unique<State>()) { SHA256_Init(&state_->context); }
+BlobHash::BlobHash(BlobHash&&) noexcept = default;
+BlobHash& BlobHash::operator=(BlobHash&&) noexcept = default;
+BlobHash::~BlobHash() = default;
 
-void Sha256::update(ConstByteSpan bytes) {
+void BlobHash::update(ConstByteSpan bytes) {
   SHA256_Update(&state_->context, bytes.data(), bytes.size());
 }
 
-void Sha256::update(std::string_view text) {
+void BlobHash::update(std::string_view text) {
   SHA256_Update(&state_->context, text.data(), text.size());
 }
 
-std::string Sha256::digest() const {
+std::string BlobHash::digest() const {
   SHA256_CTX context = state_->context;
   u8 raw[SHA256_DIGEST_LENGTH];
   SHA256_Final(raw, &context);
@@ -41,13 +41,13 @@ std::string Sha256::digest() const {
 }
 
 std::string sha256_digest(std::string_view bytes) {
-  Sha256 hash;
+  BlobHash hash;
   hash.update(bytes);
   return hash.digest();
 }
 
 std::string sha256_digest(ConstByteSpan bytes) {
-  Sha256 hash;
+  BlobHash hash;
   hash.update(bytes);
   return hash.digest();
 }

@@ -11,12 +11,12 @@
 
 namespace smol::image {
 
-class Sha256 {
+class BlobHash {
  public:
-  Sha256();
-  Sha256(Sha256&&) noexcept;
-  Sha256& operator=(Sha256&&) noexcept;
-  ~Sha256();
+  BlobHash();
+  BlobHash(BlobHash&&) noexcept;
+  BlobHash& operator=(BlobHash&&) noexcept;
+  ~BlobHash();
 
   void update(ConstByteSpan bytes);
   void update(std::string_view text);

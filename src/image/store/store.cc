@@ -48,7 +48,7 @@ bool is_still(int fd, const std::string& path) {
          open_status.st_dev == named.st_dev && open_status.st_ino == named.st_ino;
 }
 
-Result<> hash_prefix(int fd, u64 size, Sha256& hash, const std::string& path) {
+Result<> hash_prefix(int fd, u64 size, BlobHash& hash, const std::string& path) {
   std::vector<u8> buffer(std::min<u64>(size, kHashBuffer));
   for (u64 done = 0; done < size;) {
     const ByteSpan part(buffer.data(), std::min<u64>(buffer.size(), size - done));
@@ -73,7 +73,7 @@ Result<> BlobWriter::append(ConstByteSpan bytes) {
 Result<> BlobWriter::restart() {
   if (::ftruncate(fd_.get(), 0) != 0) return fail_errno("cannot empty {}", path_);
   offset_ = 0;
-  hash_ = Sha256();
+  hash_ = BlobHash();
   return {};
 }
 

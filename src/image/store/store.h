@@ -67,7 +67,7 @@ class BlobWriter {
   base::UniqueFd fd_;
   std::string folder_, path_, digest_;
   u64 size_ = 0, offset_ = 0;
-  Sha256 hash_;
+  BlobHash hash_;
 };
 
 struct PruneOptions {
