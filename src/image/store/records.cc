@@ -29,7 +29,8 @@ std::string to_text(const ImageRecord& record) {
                          {"blobs", record.blobs},
                          {"diff_ids", record.diff_ids},
                          {"size", record.size},
-                         {"pulled_ms", record.pulled_ms}};
+                         {"pulled_ms", record.pulled_ms},
+                         {"stamp", record.stamp}};
   return document.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
@@ -74,6 +75,7 @@ Result<ImageRecord> parse_record(const std::string& text, const std::string& pat
       !take_number(document, "pulled_ms", record.pulled_ms) || !is_digest(record.manifest_digest) ||
       !is_digest(record.config_digest))
     return fail("{} is damaged: not all that an image record has", path);
+  (void)take(document, "stamp", record.stamp);  // not in the first records
   return record;
 }
 

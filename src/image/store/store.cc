@@ -84,6 +84,10 @@ Result<> BlobWriter::commit() {
     TRY(restart());
     return fail("blob {}: what came has the digest {}", digest_, found);
   }
+  return take_name();
+}
+
+Result<> BlobWriter::take_name() {
   if (::fsync(fd_.get()) != 0) return fail_errno("cannot make {} durable", path_);
   const std::string blobs = folder_ + "/blobs/sha256";
   const std::string target = blobs + "/" + digest_hex(digest_);
@@ -92,6 +96,17 @@ Result<> BlobWriter::commit() {
   TRY(sync_folder(blobs));
   fd_.reset();
   return {};
+}
+
+Result<std::string> BlobWriter::commit_as_found() {
+  CHECK(unnamed_);
+  digest_ = hash_.digest();
+  TRY(take_name());
+  return digest_;
+}
+
+BlobWriter::~BlobWriter() {
+  if (unnamed_ && fd_.valid()) ::unlink(path_.c_str());
 }
 
 Result<ImageStore> ImageStore::open(std::string folder) {
@@ -162,6 +177,18 @@ Result<std::optional<BlobWriter>> ImageStore::write_blob(const std::string& dige
   return std::optional<BlobWriter>(std::move(writer));
 }
 
+Result<BlobWriter> ImageStore::write_unnamed_blob(u64 limit) const {
+  BlobWriter writer;
+  writer.path_ = folder_ + "/partial/tmp-XXXXXX";
+  writer.fd_.reset(::mkostemp(writer.path_.data(), O_CLOEXEC));
+  if (!writer.fd_.valid()) return fail_errno("cannot create {}", writer.path_);
+  TRY(lock_file(writer.fd_.get(), LOCK_EX, writer.path_));
+  writer.unnamed_ = true;
+  writer.folder_ = folder_;
+  writer.size_ = limit;
+  return writer;
+}
+
 Result<std::string> ImageStore::add_blob(std::string_view bytes) const {
   std::string digest = sha256_digest(bytes);
   TRY_ASSIGN(std::optional<BlobWriter> writer, write_blob(digest, bytes.size()));
@@ -176,6 +203,19 @@ Result<> ImageStore::remove_blob(const std::string& digest) const {
   const std::string path = blob_path(digest);
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno("cannot remove {}", path);
   return {};
+}
+
+void ImageStore::drop_unneeded(base::UniqueFd adding_lock,
+                               const std::vector<std::string>& blobs) const {
+  // The shared lock becomes an exclusive one, or is given up: then prune does this one day.
+  if (::flock(adding_lock.get(), LOCK_EX | LOCK_NB) != 0) return;
+  auto records = list_images();
+  if (!records) return;
+  std::set<std::string> needed;
+  for (const ImageRecord& record : *records)
+    needed.insert(record.blobs.begin(), record.blobs.end());
+  for (const std::string& blob : blobs)
+    if (!needed.contains(blob)) (void)remove_blob(blob);
 }
 
 Result<> ImageStore::replace_file(const std::string& path, std::string_view bytes) const {

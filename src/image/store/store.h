@@ -42,6 +42,8 @@ struct ImageRecord {
   std::vector<std::string> diff_ids;  // of the layers, lowest first
   u64 size = 0;                       // of these blobs, bytes
   i64 pulled_ms = 0;                  // Unix time
+  std::string
+      stamp;  // of the file that it came from, to see that it is the same; "" for registries
 };
 
 // A blob being written. Gone without commit(): what has come so far stays for resuming.
@@ -59,14 +61,19 @@ class BlobWriter {
   // Checks size and digest, makes the bytes durable and gives them their name. Wrong bytes are an
   // Error and are thrown away.
   Result<> commit();
+  // Of a writer without a name: the digest is what it is. Gives it.
+  Result<std::string> commit_as_found();
+  ~BlobWriter();
 
  private:
   friend class ImageStore;
   BlobWriter() = default;
+  Result<> take_name();
 
   base::UniqueFd fd_;
   std::string folder_, path_, digest_;
   u64 size_ = 0, offset_ = 0;
+  bool unnamed_ = false;
   BlobHash hash_;
 };
 
@@ -105,9 +112,15 @@ class ImageStore {
   // nullopt: the blob is there (perhaps another process has just brought it: this call waits for
   // it). size: what the descriptor declares.
   Result<std::optional<BlobWriter>> write_blob(const std::string& digest, u64 size) const;
+  // For bytes whose digest is not known before; at most `limit` of them. Not resumed: gone when the
+  // writer is.
+  Result<BlobWriter> write_unnamed_blob(u64 limit) const;
   // Small blobs in one piece; gives the digest.
   Result<std::string> add_blob(std::string_view bytes) const;
   Result<> remove_blob(const std::string& digest) const;
+  // After adding has failed: removes those of `blobs` that no image needs, unless somebody else is
+  // adding.
+  void drop_unneeded(base::UniqueFd adding_lock, const std::vector<std::string>& blobs) const;
 
   // Replaces an older record of the same reference and platform.
   Result<> put_image(const ImageRecord& record) const;
