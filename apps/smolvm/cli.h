@@ -126,5 +126,9 @@ Result<int> run_pack_verify(const Invocation& invocation);
 Result<int> run_pack_keygen(const Invocation& invocation);
 Result<int> run_pack_sign(const Invocation& invocation);
 Result<int> run_config_show(const Invocation& invocation);
+Result<int> run_image_pull(const Invocation& invocation);
+Result<int> run_image_list(const Invocation& invocation);
+Result<int> run_image_remove(const Invocation& invocation);
+Result<int> run_config_registries(const Invocation& invocation);
 
 }  // namespace smolvm

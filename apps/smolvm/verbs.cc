@@ -145,6 +145,11 @@ constexpr Option kSign[] = {
 };
 constexpr Option kFollow[] = {{"-f,--follow", Takes::kFlag, "", "go on as events come"}};
 
+constexpr Option kPlatform[] = {
+    {"--oci-platform", Takes::kText, "OS/ARCH[/VARIANT]", "platform of the image (linux/amd64)"}};
+constexpr Option kPullPolicy[] = {
+    {"--pull", Takes::kText, "WHEN", "missing, always or never (always)"}};
+
 constexpr const char* kStatuses =
     "Exit status: the command's; 128+N for signal N; 124 after a timeout; 125-127 as a shell has "
     "them; 1 for what went wrong before.";
@@ -310,6 +315,29 @@ const Verb kVerbs[] = {
      {kSign, kPasswordFile},
      run_pack_sign},
     {"config show", "", "print the settings in force", Words::kNone, "", {kJson}, run_config_show},
+    {"image pull",
+     "",
+     "bring an image to this host",
+     Words::kFixed,
+     "REF|FILE|DIR|-",
+     {kPlatform, kPullPolicy, kJson},
+     run_image_pull,
+     "FILE is a docker-archive or oci-archive, DIR an OCI directory, - an archive on standard input."},
+    {"image ls", "list", "list images", Words::kNone, "", {kJson}, run_image_list},
+    {"image rm",
+     "",
+     "forget an image; machine prune gives its space back",
+     Words::kFixed,
+     "REF",
+     {kPlatform},
+     run_image_remove},
+    {"config registries",
+     "",
+     "mirrors, certificates and other rules for registries",
+     Words::kFixed,
+     "path|show|edit|init",
+     {},
+     run_config_registries},
     {"kernel path",
      "",
      "print a kernel's path: an ELF file with a PVH note",
@@ -336,6 +364,7 @@ const Verb kVerbs[] = {
 };
 
 constexpr Group kGroups[] = {{"machine", "vm", "machines"},
+                             {"image", "images", "container images"},
                              {"pack", "", "machine files and capsules"},
                              {"config", "", "settings"},
                              {"kernel", "", "guest kernels"}};

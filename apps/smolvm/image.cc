@@ -1,0 +1,119 @@
+// Images on this host: pull, ls, rm.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli.h"
+#include "image/oci/oci.h"
+#include "machines/data_dir.h"
+#include "progress.h"
+
+namespace smolvm {
+namespace {
+
+using namespace smol;
+using nlohmann::json;
+
+constexpr u64 kMegabyte = 1'000'000;
+
+Result<image::ImageStore> open_store() {
+  TRY_ASSIGN(const std::string data, machines::data_dir());
+  return image::ImageStore::open(data + "/images");
+}
+
+std::string detail_of(const image::TransferProgress& now) {
+  std::string text = fmt::format("{:.1f}", static_cast<double>(now.done) / kMegabyte);
+  if (now.total > 0) text += fmt::format(" of {:.1f}", static_cast<double>(now.total) / kMegabyte);
+  text += " MB";
+  if (now.blobs > 0) text += fmt::format(", {} of {} layers", now.blobs_done, now.blobs);
+  return text;
+}
+
+json config_json(const image::ImageConfig& config) {
+  return {{"entrypoint", config.entrypoint},
+          {"cmd", config.cmd},
+          {"env", config.env},
+          {"user", config.user},
+          {"working_dir", config.working_dir},
+          {"volumes", config.volumes},
+          {"ports", config.exposed_ports},
+          {"stop_signal", config.stop_signal},
+          {"labels", config.labels},
+          {"healthcheck", config.healthcheck.test}};
+}
+
+json image_json(const image::Image& image) {
+  json layers = json::array();
+  for (const image::Layer& layer : image.layers)
+    layers.push_back({{"digest", layer.digest},
+                      {"media_type", layer.media_type},
+                      {"size", layer.size},
+                      {"diff_id", layer.diff_id}});
+  return {{"reference", image.reference},        {"platform", image.platform},
+          {"manifest", image.manifest_digest},   {"size", image.size},
+          {"config", config_json(image.config)}, {"layers", layers}};
+}
+
+void print(const json& document) {
+  fmt::print("{}\n", document.dump(2, ' ', false, json::error_handler_t::replace));
+}
+
+}  // namespace
+
+Result<int> run_image_pull(const Invocation& invocation) {
+  image::PullOptions options;
+  TRY_ASSIGN(options.platform, image::parse_platform(invocation.text("oci-platform")));
+  TRY_ASSIGN(options.policy, image::parse_pull_policy(invocation.text("pull", "always")));
+  TRY_ASSIGN(options.registry, image::RegistryOptions::of_host());
+  TRY_ASSIGN(const image::ImageStore store, open_store());
+  const std::string& name = invocation.words[0];
+  Result<image::Image> image = [&] {
+    Progress progress(fmt::format("Pulling {}", name));
+    options.on_progress = [&](const image::TransferProgress& now) {
+      progress.detail(detail_of(now));
+    };
+    return image::pull(store, image::classify_source(name), options);
+  }();
+  if (!image) return std::unexpected(image.error());
+  if (invocation.has("json"))
+    print(image_json(*image));
+  else
+    fmt::print("{} {}\n", image->reference, image->manifest_digest);
+  return 0;
+}
+
+Result<int> run_image_list(const Invocation& invocation) {
+  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const std::vector<image::ImageRecord> records, store.list_images());
+  json list = json::array();
+  for (const image::ImageRecord& record : records) {
+    if (!invocation.has("json"))
+      fmt::print("{:<50} {:<12} {:>9.1f} MB  {}\n", record.reference, record.platform,
+                 static_cast<double>(record.size) / kMegabyte,
+                 record.manifest_digest.substr(0, 19));
+    list.push_back({{"reference", record.reference},
+                    {"platform", record.platform},
+                    {"manifest", record.manifest_digest},
+                    {"size", record.size},
+                    {"pulled_ms", record.pulled_ms}});
+  }
+  if (invocation.has("json")) print(list);
+  return 0;
+}
+
+Result<int> run_image_remove(const Invocation& invocation) {
+  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const image::Platform platform,
+             image::parse_platform(invocation.text("oci-platform")));
+  std::string name = invocation.words[0];
+  TRY_ASSIGN(bool removed, store.remove_image(name, platform.text()));
+  if (!removed) {
+    TRY_ASSIGN(const image::Reference reference, image::parse_reference(name));
+    name = reference.canonical();
+    TRY_ASSIGN(removed, store.remove_image(name, platform.text()));
+  }
+  if (!removed) return fail("there is no image {} for {}", name, platform.text());
+  return 0;
+}
+
+}  // namespace smolvm
