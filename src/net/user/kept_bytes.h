@@ -1,5 +1,8 @@
-// Bytes that were read from a socket and given to the guest, until it acknowledges them: what is sent again comes from here on hosts whose
-// sockets cannot be peeked at an offset (SO_PEEK_OFF for TCP came with Linux 6.9). A ring that grows to what is on its way.
+// Bytes that were read from a socket and given to the guest, until it acknowledges them: what is
+// sent again comes from here on hosts whose sockets cannot be peeked at an offset (SO_PEEK_OFF for
+// TCP came with Linux 6.9). A ring that grows to what is on its way, and stays while the flow is
+// busy: what it has is never cleared, as it is written before it is read, and shrink() gives a
+// large one back.
 #pragma once
 
 #include <sys/uio.h>
@@ -7,8 +10,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <span>
-#include <vector>
 
 #include "base/bytes.h"
 
@@ -20,7 +23,7 @@ class KeptBytes {
 
   // The first `count` bytes of buffers, which hold as many.
   void append(std::span<const iovec> buffers, std::size_t count) {
-    if (size_ + count > ring_.size()) grow(size_ + count);
+    if (size_ + count > capacity_) grow(size_ + count);
     for (const iovec& buffer : buffers) {
       const std::size_t part = std::min(buffer.iov_len, count);
       append(static_cast<const u8*>(buffer.iov_base), part);
@@ -35,9 +38,9 @@ class KeptBytes {
     for (const iovec& buffer : buffers) {
       auto* into = static_cast<u8*>(buffer.iov_base);
       for (std::size_t room = buffer.iov_len; room != 0 && offset + done < size_;) {
-        const std::size_t at = (start_ + offset + done) & (ring_.size() - 1);
-        const std::size_t part = std::min({room, size_ - offset - done, ring_.size() - at});
-        std::memcpy(into, ring_.data() + at, part);
+        const std::size_t at = (start_ + offset + done) & (capacity_ - 1);
+        const std::size_t part = std::min({room, size_ - offset - done, capacity_ - at});
+        std::memcpy(into, ring_.get() + at, part);
         into += part;
         room -= part;
         done += part;
@@ -50,22 +53,25 @@ class KeptBytes {
   void drop(std::size_t count) {
     start_ += count;
     size_ -= count;
-    if (size_ != 0) {
-      start_ &= ring_.size() - 1;
-      return;
-    }
-    start_ = 0;
-    if (ring_.size() > kKeptEmpty) ring_ = {};
+    start_ = size_ == 0 ? 0 : start_ & (capacity_ - 1);
+  }
+
+  std::size_t capacity() const { return capacity_; }
+  // The flow is quiet: an empty ring of more than kKeptEmpty bytes goes.
+  void shrink() {
+    if (size_ != 0 || capacity_ <= kKeptEmpty) return;
+    ring_.reset();
+    capacity_ = start_ = 0;
   }
 
  private:
-  static constexpr std::size_t kKeptEmpty = 4 * kKiB;  // a larger ring goes when it is empty
+  static constexpr std::size_t kKeptEmpty = 4 * kKiB;
 
   void append(const u8* from, std::size_t count) {
     while (count != 0) {
-      const std::size_t at = (start_ + size_) & (ring_.size() - 1);
-      const std::size_t part = std::min(count, ring_.size() - at);
-      std::memcpy(ring_.data() + at, from, part);
+      const std::size_t at = (start_ + size_) & (capacity_ - 1);
+      const std::size_t part = std::min(count, capacity_ - at);
+      std::memcpy(ring_.get() + at, from, part);
       from += part;
       count -= part;
       size_ += part;
@@ -73,15 +79,17 @@ class KeptBytes {
   }
 
   void grow(std::size_t wanted) {
-    std::vector<u8> larger(std::bit_ceil(std::max<std::size_t>(wanted, 1 * kKiB)));
-    const iovec all{larger.data(), size_};
+    const std::size_t larger = std::bit_ceil(std::max<std::size_t>(wanted, 1 * kKiB));
+    auto ring = std::make_unique_for_overwrite<u8[]>(larger);
+    const iovec all{ring.get(), size_};
     read(0, {&all, 1});
-    ring_ = std::move(larger);
+    ring_ = std::move(ring);
+    capacity_ = larger;
     start_ = 0;
   }
 
-  std::vector<u8> ring_;  // a power of two, or empty
-  std::size_t start_ = 0, size_ = 0;
+  std::unique_ptr<u8[]> ring_;  // capacity_ bytes: a power of two, or none
+  std::size_t capacity_ = 0, start_ = 0, size_ = 0;
 };
 
 }  // namespace smol::net::user

@@ -46,5 +46,25 @@ TEST(KeptBytesTest, BehavesAsAStringDoes) {
   }
 }
 
+TEST(KeptBytesTest, KeepsItsRoomUntilItIsShrunk) {
+  KeptBytes kept;
+  std::string bytes(300'000, 'b');
+  const iovec buffer{bytes.data(), bytes.size()};
+  kept.append({&buffer, 1}, bytes.size());
+  const std::size_t room = kept.capacity();
+  EXPECT_GE(room, bytes.size());
+  kept.shrink();  // not while it holds something
+  EXPECT_EQ(kept.capacity(), room);
+  kept.drop(bytes.size());
+  EXPECT_EQ(kept.capacity(), room);
+  kept.shrink();
+  EXPECT_EQ(kept.capacity(), 0u);
+  kept.append({&buffer, 1}, 10);
+  kept.drop(10);
+  const std::size_t small = kept.capacity();
+  kept.shrink();  // a small one stays: a flow of small answers allocates nothing
+  EXPECT_EQ(kept.capacity(), small);
+}
+
 }  // namespace
 }  // namespace smol::net::user

@@ -137,10 +137,12 @@ void TcpTable::flush_acks() {
 
 void TcpTable::tick() {
   timed_.for_each([this](TcpFlow& flow) {
-    if (flow.deadline == 0)
+    if (flow.deadline == 0) {
+      flow.kept.shrink();  // nothing is on its way
       static_cast<Hook<TimedTag>&>(flow).unlink();
-    else if (context_.now_ms >= flow.deadline)
+    } else if (context_.now_ms >= flow.deadline) {
       timeout(flow);
+    }
   });
 }
 
