@@ -125,6 +125,7 @@ struct Capabilities {
   bool irqchip_full = false, irqchip_split = false;
   bool irqfd = false, ioeventfd = false;
   bool dirty_log = false, read_only_memory = false;
+  bool posted_writes = false;  // Vm::post_writes()
   bool counts_instructions = false;
   bool deterministic = false;
   u32 max_vcpus = 1;
@@ -162,6 +163,13 @@ class Vm {
   };
   virtual Result<> add_ioevent(const IoEvent& event) = 0;
   virtual Result<> remove_ioevent(const IoEvent& event) = 0;
+
+  // Guest writes into [address, address + size) make no exit any more: they are kept, in their order, until
+  // take_posted_writes(). When there is no room they are ordinary exits. Before the first create_vcpu(). For registers
+  // that only need to be written when somebody looks; whoever serves an exit takes the posted writes before it.
+  virtual Result<> post_writes(GuestPhysical, u64) { return fail("this back end posts no writes"); }
+  // Each write is handed over once, by one of several takers at a time. Any thread; cheap when there are none.
+  virtual void take_posted_writes(const std::function<void(GuestPhysical, ConstByteSpan)>&) {}
 };
 
 class Hypervisor {

@@ -53,9 +53,8 @@ Result<> Machine::create_vm() {
                                                                          .mergeable = config_.memory_mergeable}));
   TRY_ASSIGN(vm_, hypervisor_->create_vm({.model = config_.model, .cpu_count = config_.cpus, .deterministic = config_.deterministic},
                                          *memory_));
-  u32 slot = 0;
   for (const memory::Region& region : memory_->regions())
-    TRY(vm_->set_memory_slot({.slot = slot++, .start = region.start, .size = region.size, .host = region.host}));
+    TRY(vm_->set_memory_slot({.slot = next_slot_++, .start = region.start, .size = region.size, .host = region.host}));
   return {};
 }
 
@@ -88,6 +87,7 @@ Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> devi
       if (transport->wants_io_event(queue))
         TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue), .address = base + devices::virtio::kMmioQueueNotify,
                             .size = 4, .has_match = true, .match = queue}));
+  TRY(make_registers_cheap(*transport, base));
   virtio_.push_back(std::move(transport));
   virtio_ids_.push_back(std::move(id));
   return {};
@@ -107,6 +107,22 @@ Result<arch::x86_64::BootPlan> Machine::load_payload(std::string cmdline,
                                      .command_line = std::move(cmdline),
                                      .rsdp = rsdp,
                                      .modules = {}});
+}
+
+// An interrupt of virtio-mmio makes the driver read one register and write another: without this, two exits to us.
+Result<> Machine::make_registers_cheap(devices::virtio::MmioTransport& transport, u64 base) {
+  namespace virtio = devices::virtio;
+  const hypervisor::Capabilities& capabilities = vm_->capabilities();
+  if (!capabilities.read_only_memory || !capabilities.posted_writes) return {};
+  TRY(vm_->set_memory_slot({.slot = next_slot_++, .start = memory::GuestPhysical(base), .size = virtio::kMmioWindowSize,
+                            .host = transport.readable_page(), .read_only = true}));
+  TRY(vm_->post_writes(memory::GuestPhysical(base + virtio::kMmioInterruptAcknowledge), 4));
+  transport.post_acknowledgements([this] { take_posted_writes(); });
+  return {};
+}
+
+void Machine::take_posted_writes() {
+  vm_->take_posted_writes([this](memory::GuestPhysical address, ConstByteSpan data) { mmio_.write(address.value, data); });
 }
 
 Result<> Machine::load() {

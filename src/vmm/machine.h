@@ -130,6 +130,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<std::optional<memory::GuestPhysical>> write_tables();
   // id: as configured; empty: made of the kind and how many there were before.
   Result<> add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device, std::string id = {});
+  Result<> make_registers_cheap(devices::virtio::MmioTransport& transport, u64 base);
   std::string default_id(u32 device_id) const;
   devices::InterruptLine& line(u32 gsi);
   Result<> add_port_device(std::unique_ptr<devices::Device> device, u64 port, u64 size);
@@ -139,6 +140,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   void vcpu_failed(u32 vcpu, const Error& error) override;
   void serve_port(const hypervisor::ExitPortIo& io);
   void serve_mmio(const hypervisor::ExitMmio& io);
+  void take_posted_writes();
   void end(MachineEnd reason);
   void wait_for_threads();
   bool ended() const { return stopping_.load(std::memory_order_acquire); }
@@ -158,6 +160,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   std::unique_ptr<memory::GuestMemory> memory_;
   std::unique_ptr<hypervisor::Hypervisor> hypervisor_;
   std::unique_ptr<hypervisor::Vm> vm_;
+  u32 next_slot_ = 0;  // of vm_'s memory
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
   devices::Bus ports_{"port"}, mmio_{"MMIO"};
   std::deque<Line> lines_;

@@ -58,6 +58,7 @@ void Machine::serve_port(const hypervisor::ExitPortIo& io) {
 }
 
 void Machine::serve_mmio(const hypervisor::ExitMmio& io) {
+  take_posted_writes();  // what the guest wrote before
   if (io.write) {
     mmio_.write(io.address.value, io.data);
   } else {

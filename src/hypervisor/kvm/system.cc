@@ -106,6 +106,11 @@ Result<std::shared_ptr<const System>> System::open(const std::string& device_pat
   if (system->run_size < sizeof(kvm_run))
     return fail("{} shares {} bytes a vCPU, fewer than the API's {}", device_path, size,
                 sizeof(kvm_run));
+  const int posted = extension(fd, KVM_CAP_COALESCED_MMIO);
+  if (posted > 0 && (static_cast<std::size_t>(posted) + 1) * kPageSize <= system->run_size) {
+    system->posted_page = static_cast<std::size_t>(posted);
+    system->capabilities.posted_writes = true;
+  }
   system->tsc_deadline = extension(fd, KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   system->xcrs = extension(fd, KVM_CAP_XCRS) != 0;
   for (const CpuModel model :

@@ -16,7 +16,8 @@ struct System {
   Capabilities capabilities;
   std::vector<kvm_cpuid_entry2> supported_cpuid;
   std::vector<u32> msr_indices;
-  std::size_t run_size = 0;  // bytes of the page shared with each vCPU
+  std::size_t run_size = 0;     // bytes of the page shared with each vCPU
+  std::size_t posted_page = 0;  // of those pages, the one with the ring of posted writes; 0: none
   bool tsc_deadline = false;
   bool xcrs = false;
 

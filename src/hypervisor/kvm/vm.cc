@@ -1,5 +1,10 @@
 #include "hypervisor/kvm/vm.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "base/check.h"
 #include "hypervisor/kvm/cpuid.h"
 #include "hypervisor/kvm/vcpu.h"
 
@@ -11,6 +16,9 @@ constexpr u32 kIoapicPins = 24;
 // device hole that nothing else uses (api.rst 4.36, 4.57). Below the I/O APIC's 0xfec00000, so
 // clear of any firmware.
 constexpr u64 kIdentityMap = 0xfebfc000;
+// As KVM_COALESCED_MMIO_MAX, which needs the kernel's own PAGE_SIZE.
+constexpr u32 kRingEntries =
+    (kPageSize - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio);
 constexpr u64 kTaskState = kIdentityMap + kPageSize;
 
 Result<> check_config(const VmConfig& config, const Capabilities& capabilities) {
@@ -67,7 +75,46 @@ Result<std::unique_ptr<Vcpu>> KvmVm::create_vcpu(u32 id) {
   TRY_ASSIGN(const CpuidTable table, guest_cpuid(cpuid, system_->supported_cpuid));
   auto fd = KVM_CALL(fd_.get(), KVM_CREATE_VCPU, static_cast<unsigned long>(id));
   if (!fd) return wrap(fd.error(), "creating vCPU {}", id);
-  return KvmVcpu::create(base::UniqueFd(*fd), system_, table, config_.irqchip != Irqchip::kNone);
+  base::UniqueFd vcpu(*fd);
+  if (system_->posted_page != 0 && posted_.load(std::memory_order_relaxed) == nullptr) {
+    TRY_ASSIGN(posted_pages_,
+               base::Mapping::map(system_->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.get(),
+                                  0, "the ring of posted writes"));
+    posted_.store(reinterpret_cast<kvm_coalesced_mmio_ring*>(posted_pages_.data() +
+                                                             system_->posted_page * kPageSize),
+                  std::memory_order_release);
+  }
+  return KvmVcpu::create(std::move(vcpu), system_, table, config_.irqchip != Irqchip::kNone);
+}
+
+Result<> KvmVm::post_writes(GuestPhysical address, u64 size) {
+  if (!capabilities().posted_writes)
+    return fail("this KVM posts no writes (KVM_CAP_COALESCED_MMIO)");
+  kvm_coalesced_mmio_zone zone = {};
+  zone.addr = address.value;
+  zone.size = static_cast<u32>(size);
+  auto result = KVM_CALL(fd_.get(), KVM_REGISTER_COALESCED_MMIO, &zone);
+  if (!result) return wrap(result.error(), "posted writes at {:#x}, {} bytes", address.value, size);
+  return {};
+}
+
+// The kernel fills entries behind `last`, one writer at a time; the ring is full with one entry
+// left.
+void KvmVm::take_posted_writes(const std::function<void(GuestPhysical, ConstByteSpan)>& take) {
+  kvm_coalesced_mmio_ring* const ring = posted_.load(std::memory_order_acquire);
+  if (ring == nullptr) return;
+  const std::atomic_ref<u32> first(ring->first), last(ring->last);
+  if (first.load(std::memory_order_acquire) == last.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(posted_mutex_);
+  u32 at = first.load(std::memory_order_relaxed);
+  while (at != last.load(std::memory_order_acquire)) {
+    CHECK(at < kRingEntries);
+    const kvm_coalesced_mmio& entry = ring->coalesced_mmio[at];
+    const std::size_t size = std::min<std::size_t>(entry.len, sizeof(entry.data));
+    take(GuestPhysical(entry.phys_addr), ConstByteSpan(entry.data, size));
+    at = (at + 1) % kRingEntries;
+    first.store(at, std::memory_order_release);
+  }
 }
 
 Result<> KvmVm::put_slot(const MemorySlot& slot) {

@@ -1,6 +1,7 @@
 // A virtual machine of KVM. Private to this folder.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -29,6 +30,10 @@ class KvmVm final : public Vm {
   Result<> remove_ioevent(const IoEvent& event) override {
     return change_ioevent(event, KVM_IOEVENTFD_FLAG_DEASSIGN);
   }
+  // KVM's coalesced MMIO (api.rst 4.116, KVM_REGISTER_COALESCED_MMIO). One ring a Vm, seen through
+  // the pages of any vCPU.
+  Result<> post_writes(GuestPhysical address, u64 size) override;
+  void take_posted_writes(const std::function<void(GuestPhysical, ConstByteSpan)>& take) override;
 
  private:
   KvmVm(std::shared_ptr<const System> system, const VmConfig& config)
@@ -44,6 +49,9 @@ class KvmVm final : public Vm {
   base::UniqueFd fd_;
   std::mutex mutex_;
   std::map<u32, MemorySlot> slots_;  // guarded by mutex_
+  std::mutex posted_mutex_;          // takers of posted writes, one at a time
+  std::atomic<kvm_coalesced_mmio_ring*> posted_{nullptr};
+  base::Mapping posted_pages_;
 };
 
 }  // namespace smol::hypervisor::kvm

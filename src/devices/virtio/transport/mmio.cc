@@ -2,6 +2,10 @@
 // table 4.1.
 #include "devices/virtio/transport/mmio.h"
 
+#include <sys/mman.h>
+
+#include <cstring>
+
 #include "base/check.h"
 
 namespace smol::devices::virtio {
@@ -22,7 +26,7 @@ enum Register : u64 {
   kQueueReady = 0x044,
   kQueueNotify = kMmioQueueNotify,
   kInterruptStatus = 0x060,
-  kInterruptAcknowledge = 0x064,
+  kInterruptAcknowledge = kMmioInterruptAcknowledge,
   kStatus = 0x070,
   kQueueDescriptorLow = 0x080,
   kQueueDescriptorHigh = 0x084,
@@ -40,6 +44,7 @@ enum Register : u64 {
   kConfig = 0x100,
 };
 
+constexpr std::size_t kMostConfig = 256;  // more than any device's configuration
 constexpr u32 kMagicValue = 0x74726976;   // "virt"
 constexpr u32 kVendorValue = 0x4c4f4d53;  // "SMOL"
 constexpr u32 kInterruptUsed = 1;         // 4.2.2, InterruptStatus
@@ -56,6 +61,9 @@ Result<std::unique_ptr<MmioTransport>> MmioTransport::create(memory::GuestMemory
                                                              InterruptLine& line,
                                                              base::EventLoop& loop) {
   auto transport = std::unique_ptr<MmioTransport>(new MmioTransport(std::move(device), line, loop));
+  TRY_ASSIGN(transport->page_,
+             base::Mapping::map(kMmioWindowSize, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, "a device's registers"));
   for (const u16 size : transport->device_->queue_sizes()) {
     transport->queues_.emplace_back(memory, size);
     TRY_ASSIGN(base::UniqueFd fd, base::create_eventfd());
@@ -66,6 +74,8 @@ Result<std::unique_ptr<MmioTransport>> MmioTransport::create(memory::GuestMemory
     TRY(loop.add(transport->notify_fd(i), EPOLLIN,
                  [self = transport.get(), i](u32) { self->serve(i); }));
   }
+  const std::lock_guard lock(transport->device_->mutex());
+  transport->refresh_page_locked();
   return transport;
 }
 
@@ -85,6 +95,32 @@ void MmioTransport::complain(std::string_view what) {
 
 // --- Reads ---
 
+std::atomic_ref<u32> MmioTransport::interrupt_status() const {
+  return std::atomic_ref<u32>(*reinterpret_cast<u32*>(page_.data() + kInterruptStatus));
+}
+
+// Behind whatever changes what a register reads as. Bytes that stay are not written.
+void MmioTransport::refresh_page_locked() {
+  for (u64 offset = 0; offset < kConfig; offset += 4) {
+    if (offset == kInterruptStatus) continue;
+    const std::atomic_ref<u32> shown(*reinterpret_cast<u32*>(page_.data() + offset));
+    const u32 value = read_register_locked(offset);
+    if (shown.load(std::memory_order_relaxed) != value)
+      shown.store(value, std::memory_order_release);
+  }
+  refresh_config_locked();
+}
+
+void MmioTransport::refresh_config_locked() {
+  u8 config[kMostConfig];
+  device_->read_config(0, config);
+  u8* const shown = page_.data() + kConfig;
+  if (std::memcmp(shown, config, sizeof(config)) == 0) return;
+  for (std::size_t i = 0; i < sizeof(config); ++i)
+    if (shown[i] != config[i])
+      std::atomic_ref<u8>(shown[i]).store(config[i], std::memory_order_release);
+}
+
 void MmioTransport::read(u64 offset, ByteSpan data) {
   std::fill(data.begin(), data.end(), u8{0});
   if (offset >= kConfig) {
@@ -95,7 +131,7 @@ void MmioTransport::read(u64 offset, ByteSpan data) {
   if (data.size() != 4 || offset % 4 != 0) return complain("reads a register with a wrong width");
   u32 value;
   if (offset == kInterruptStatus) {
-    value = interrupt_status_.load(std::memory_order_acquire);
+    value = interrupt_status().load(std::memory_order_acquire);
   } else {
     std::lock_guard lock(device_->mutex());
     value = read_register_locked(offset);
@@ -141,7 +177,7 @@ void MmioTransport::write(u64 offset, ConstByteSpan data) {
   if (offset >= kConfig) {
     std::lock_guard lock(device_->mutex());
     device_->write_config(offset - kConfig, data);
-    return;
+    return refresh_page_locked();
   }
   if (data.size() != 4 || offset % 4 != 0) return complain("writes a register with a wrong width");
   const u32 value = base::load<u32>(data.data());
@@ -150,14 +186,16 @@ void MmioTransport::write(u64 offset, ConstByteSpan data) {
     if (!device_->served_at_once(static_cast<u16>(value)))
       return base::signal_eventfd(notify_fds_[value].get());
     std::lock_guard lock(device_->mutex());
-    return serve_locked(static_cast<u16>(value));
+    serve_locked(static_cast<u16>(value));
+    return refresh_config_locked();  // a control queue changes what devices say of themselves
   }
   if (offset == kInterruptAcknowledge) {
-    interrupt_status_.fetch_and(~value, std::memory_order_acq_rel);
+    interrupt_status().fetch_and(~value, std::memory_order_acq_rel);
     return;
   }
   std::lock_guard lock(device_->mutex());
   write_register_locked(offset, value);
+  refresh_page_locked();
 }
 
 void MmioTransport::write_register_locked(u64 offset, u32 value) {
@@ -296,7 +334,7 @@ void MmioTransport::reset_locked() {
   for (Queue& queue : queues_) queue.reset();
   for (const auto& fd : notify_fds_) base::drain_eventfd(fd.get());
   addresses_.assign(addresses_.size(), {});
-  interrupt_status_.store(0, std::memory_order_release);
+  interrupt_status().store(0, std::memory_order_release);
   status_ = 0;
   driver_features_ = 0;
   device_features_select_ = driver_features_select_ = queue_select_ = 0;
@@ -320,16 +358,20 @@ void MmioTransport::serve_locked(u16 queue) {
 
 void MmioTransport::schedule(u16 queue) { base::signal_eventfd(notify_fds_[queue].get()); }
 
-void MmioTransport::notify_used(u16 queue) {
-  interrupt_status_.fetch_or(kInterruptUsed, std::memory_order_acq_rel);
+// Behind the change that the interrupt is for.
+void MmioTransport::interrupt(u32 cause) {
+  if (take_acknowledgements_) take_acknowledgements_();
+  interrupt_status().fetch_or(cause, std::memory_order_acq_rel);
   line_.pulse();
 }
 
+void MmioTransport::notify_used(u16) { interrupt(kInterruptUsed); }
+
 void MmioTransport::notify_config() {
   ++config_generation_;
+  refresh_page_locked();
   if ((status_ & kStatusDriverOk) == 0) return;
-  interrupt_status_.fetch_or(kInterruptConfig, std::memory_order_acq_rel);
-  line_.pulse();
+  interrupt(kInterruptConfig);
 }
 
 void MmioTransport::needs_reset(const Error& reason) {

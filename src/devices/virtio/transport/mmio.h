@@ -10,12 +10,19 @@
 // What the driver does wrong (2.1, 3.1): it is refused where the standard has a way to say so
 // (FEATURES_OK stays clear, QueueReady reads 0), ignored otherwise, and logged at a limited rate.
 //
+// Registers without exits: all that the driver can read also stands in a page (readable_page()),
+// kept up to date; a hypervisor that maps it read-only at the window makes reads cost nothing, and
+// those of InterruptStatus come with each interrupt. A driver that looks while several registers
+// change may see some of them changed, which the interrupt for the change, that comes behind, sets
+// right. Writes of InterruptACK may come late (posted_writes()).
+//
 // Threads: read and write on vCPU threads; queues on the loop's thread; the device's mutex between
 // them (device.h). InterruptStatus, InterruptACK and QueueNotify take no lock: they are the hot
 // ones.
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -27,6 +34,7 @@ namespace smol::devices::virtio {
 
 inline constexpr u64 kMmioWindowSize = 0x1000;  // registers 0x000-0x0ff, config space from 0x100
 inline constexpr u64 kMmioQueueNotify = 0x050;
+inline constexpr u64 kMmioInterruptAcknowledge = 0x064;
 
 // Device status (2.1).
 inline constexpr u8 kStatusAcknowledge = 1;
@@ -54,6 +62,18 @@ class MmioTransport final : public Device, private DeviceHost {
   // thread.
   bool wants_io_event(u16 queue) const { return !device_->served_at_once(queue); }
 
+  // kMmioWindowSize bytes, page-aligned, as long as the transport lives; for a read-only memory
+  // slot at the window.
+  u8* readable_page() const { return page_.data(); }
+  // InterruptACK is posted: taken() must see to it that every acknowledgement that the driver has
+  // written reached write(). It is called before each interrupt, so that no acknowledgement of an
+  // earlier one takes this one back. (One that the driver writes after that call, but before the
+  // interrupt, may: then it sees the queue's change anyway, which was there before.) Before the
+  // vCPUs start.
+  void post_acknowledgements(std::function<void()> taken) {
+    take_acknowledgements_ = std::move(taken);
+  }
+
   // Device. Registers are 4 bytes wide and aligned (4.2.2.2); other accesses below 0x100 read 0 and
   // write nothing.
   std::string_view name() const override { return device_->name(); }
@@ -80,6 +100,10 @@ class MmioTransport final : public Device, private DeviceHost {
   }
   u64 offered_features() const;
   void complain(std::string_view what);
+  void interrupt(u32 cause);
+  void refresh_page_locked();
+  void refresh_config_locked();
+  std::atomic_ref<u32> interrupt_status() const;
 
   // DeviceHost
   void notify_used(u16 queue) override;
@@ -92,7 +116,8 @@ class MmioTransport final : public Device, private DeviceHost {
   base::EventLoop& loop_;
   std::vector<Queue> queues_;
   std::vector<base::UniqueFd> notify_fds_;
-  std::atomic<u32> interrupt_status_{0};
+  base::Mapping page_;  // what the registers read as; InterruptStatus lives nowhere else
+  std::function<void()> take_acknowledgements_;
   base::RateLimit complaints_;
 
   // Guarded by the device's mutex. All guest-controlled, within what the writes allow.

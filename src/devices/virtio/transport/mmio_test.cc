@@ -148,6 +148,54 @@ TEST_F(MmioTest, IdentifiesItself) {
   EXPECT_EQ(get(0x2c), 0u);
 }
 
+// What a driver sees that reads the page instead of the registers.
+TEST_F(MmioTest, TheReadablePageShowsWhatTheRegistersRead) {
+  const auto expect_same = [&](int line_number) {
+    for (u64 offset = 0; offset < 0x200; offset += 4)
+      EXPECT_EQ(base::load<u32>(transport->readable_page() + offset), get(offset))
+          << "register " << offset << " in line " << line_number;
+  };
+  expect_same(__LINE__);
+  for (const u32 select : {1u, 2u, 0u}) {
+    set(0x14, select);
+    set(0x30, select);
+    expect_same(__LINE__);
+  }
+  start();
+  expect_same(__LINE__);
+  set(0x100, 0x55667788);  // the device's configuration
+  EXPECT_EQ(base::load<u32>(transport->readable_page() + 0x100), 0x55667788u);
+  echo->host_->notify_used(0);
+  EXPECT_EQ(base::load<u32>(transport->readable_page() + 0x60), 1u);
+  echo->config = 7;
+  echo->host_->notify_config();
+  EXPECT_EQ(base::load<u32>(transport->readable_page() + 0x60), 3u);
+  EXPECT_EQ(base::load<u32>(transport->readable_page() + 0x100), 7u);
+  expect_same(__LINE__);
+  set(0x64, 1);
+  EXPECT_EQ(base::load<u32>(transport->readable_page() + 0x60), 2u);
+  set(0x70, 0);
+  EXPECT_EQ(base::load<u32>(transport->readable_page() + 0x60), 0u);
+  expect_same(__LINE__);
+}
+
+// An acknowledgement that was written before an interrupt, and arrives only now, does not take that
+// interrupt back.
+TEST_F(MmioTest, PostedAcknowledgementsAreTakenBeforeTheNextInterrupt) {
+  start();
+  int posted = 0;
+  transport->post_acknowledgements([&] {
+    for (; posted != 0; --posted) set(0x64, 1);
+  });
+  echo->host_->notify_used(0);
+  EXPECT_EQ(get(0x60), 1u);
+  posted = 1;
+  echo->host_->notify_used(0);
+  EXPECT_EQ(posted, 0);
+  EXPECT_EQ(get(0x60), 1u);
+  EXPECT_EQ(line.pulses.load(), 2);
+}
+
 TEST_F(MmioTest, OtherWidthsReadZeroAndWriteNothing) {
   u8 byte = 9;
   transport->read(0, {&byte, 1});
