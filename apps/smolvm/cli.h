@@ -101,6 +101,11 @@ Result<int> run_version(const Invocation& invocation);
 Result<int> run_kernel_path(const Invocation& invocation);
 Result<int> run_completion(const Invocation& invocation);
 Result<int> run_man(const Invocation& invocation);
+Result<int> run_pack_create(const Invocation& invocation);
+Result<int> run_pack_run(const Invocation& invocation);
+Result<int> run_pack_rebase(const Invocation& invocation);
+// `pack launch FILE WORDS...`: what the first line of a split executable calls; words are FILE's.
+Result<int> run_pack_launch(int argc, char** argv);
 Result<int> run_machine_run(const Invocation& invocation);
 Result<int> run_detached(const Invocation& invocation);  // `machine run -d`
 Result<int> run_machine_create(const Invocation& invocation);

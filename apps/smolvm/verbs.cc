@@ -149,6 +149,27 @@ constexpr Option kPlatform[] = {
     {"--oci-platform", Takes::kText, "OS/ARCH[/VARIANT]", "platform of the image (linux/amd64)"}};
 constexpr Option kPullPolicy[] = {
     {"--pull", Takes::kText, "WHEN", "missing, always or never (always)"}};
+constexpr Option kPackCreate[] = {
+    {"-o,--output", Takes::kText, "FILE",
+     "what to write; a name that ends in .smolmachine is a machine file, any other an executable"},
+    {"--single-file", Takes::kFlag, "", "an executable, whatever its name"},
+    {"--split", Takes::kFlag, "",
+     "leave kernel and init out; smolvm finds them by their digests in a shared folder"},
+    {"-n,--name", Takes::kText, "NAME", "the packed machine's name (of the file)"},
+    {"--label", Takes::kTexts, "K=V", "a label of your own"},
+};
+constexpr Option kSignKey[] = {
+    {"--sign-key", Takes::kText, "FILE",
+     "sign with this minisign secret key (its password: $SMOLVM_KEY_PASSWORD)"}};
+constexpr Option kPackFrom[] = {
+    {"--from", Takes::kText, "FILE", "capsule or .smolmachine"},
+    {"-n,--name", Takes::kText, "NAME", "with -d: the machine's name"},
+    {"--entrypoint", Takes::kText, "PATH", "program instead of the packed entry point"},
+    {"--verbose", Takes::kFlag, "", "show the kernel's messages on standard error"},
+};
+constexpr Option kRebase[] = {
+    {"--kernel", Takes::kText, "FILE", "kernel instead of the installed one"},
+};
 
 constexpr const char* kStatuses =
     "Exit status: the command's; 128+N for signal N; 124 after a timeout; 125-127 as a shell has "
@@ -338,6 +359,28 @@ const Verb kVerbs[] = {
      "path|show|edit|init",
      {},
      run_config_registries},
+    {"pack create",
+     "",
+     "pack a program, its root file system and a kernel as one file",
+     Words::kCommand,
+     "[--] [COMMAND...]",
+     {kPackCreate, kImage, kResources, kProgram, kMounts, kNetwork, kEngine, kSignKey},
+     run_pack_create},
+    {"pack run",
+     "",
+     "run a capsule or a machine file with the installed runtime",
+     Words::kCommand,
+     "[--] [ARGUMENTS...]",
+     {kPackFrom, kStreams, kResources, kProgram, kMounts, kNetwork, kEngine},
+     run_pack_run,
+     kStatuses},
+    {"pack rebase",
+     "",
+     "put the installed kernel, init and runtime under a packed root",
+     Words::kFixed,
+     "FILE",
+     {kRebase, kSignKey},
+     run_pack_rebase},
     {"kernel path",
      "",
      "print a kernel's path: an ELF file with a PVH note",

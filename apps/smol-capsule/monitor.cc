@@ -1,0 +1,87 @@
+// What of the monitor a capsule needs: no API, no reboot, one machine.
+#include "monitor.h"
+
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstdio>
+
+#include "vmm/confine.h"
+#include "vmm/machine.h"
+
+namespace capsule {
+namespace {
+
+std::atomic<vmm::Machine*> g_machine{nullptr};
+std::atomic<bool> g_damaged{false};
+
+void stop_machine(int) {
+  if (vmm::Machine* const machine = g_machine.load()) {
+    machine->stop();
+  } else {
+    ::_exit(0);  // nothing runs yet
+  }
+}
+
+// Threads here are shallow, and what is touched of a stack, or kept in an arena, stays resident.
+void make_threads_small() {
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setstacksize(&attributes, 256 * kKiB);
+  ::pthread_setattr_default_np(&attributes);
+  ::pthread_attr_destroy(&attributes);
+  ::mallopt(M_ARENA_MAX, 1);
+  ::mallopt(M_TRIM_THRESHOLD, 64 * 1024);
+  ::mallopt(M_MMAP_THRESHOLD, 64 * 1024);
+}
+
+int status_of(const vmm::MachineEnd& end) {
+  switch (end.reason) {
+    case vmm::EndReason::kTripleFault:
+      return 3;
+    case vmm::EndReason::kDebugExit:
+      return end.debug_status;
+    case vmm::EndReason::kFailed:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+Result<int> run(const vmm::MachineConfig& config, const Loaded& loaded) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, stop_machine);
+  ::signal(SIGPIPE, SIG_IGN);
+  TRY(vmm::prepare_confinement(config));
+  TRY_ASSIGN(const auto machine, vmm::Machine::create(config));
+  if (loaded) loaded();
+  ::malloc_trim(0);
+  vmm::EventMonitor nobody;
+  TRY(vmm::confine(config, true, nobody));
+  g_machine = machine.get();
+  const auto end = machine->run();
+  g_machine = nullptr;
+  TRY(end);
+  if (g_damaged) return 1;
+  if (end->reason == vmm::EndReason::kFailed) return fail("{}", end->text);
+  return status_of(*end);
+}
+
+}  // namespace
+
+void end_monitor(const Error& why) {
+  if (g_damaged.exchange(true)) return;
+  std::fprintf(stderr, "Error: %s\n", why.chain().c_str());
+  if (vmm::Machine* const machine = g_machine.load()) machine->stop();
+}
+
+int run_monitor(const vmm::MachineConfig& config, const Loaded& loaded) {
+  make_threads_small();
+  const auto status = run(config, loaded);
+  if (status) return *status;
+  std::fprintf(stderr, "Error: %s\n", status.error().chain().c_str());
+  return 1;
+}
+
+}  // namespace capsule

@@ -1,0 +1,178 @@
+// `pack create`: a machine's description and its root to one file.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <ctime>
+
+#include "default_image.h"
+#include "image/capsule/pack.h"
+#include "image/tree/byte_source.h"
+#include "image/tree/erofs.h"
+#include "image/tree/host_directory.h"
+#include "image/tree/layer.h"
+#include "options.h"
+#include "pack_base.h"
+
+namespace smolvm {
+namespace {
+
+using namespace smol;
+
+constexpr u32 kErofsMagic = 0xe0f5e1e2;  // at 1024; Linux fs/erofs/erofs_fs.h
+constexpr std::string_view kMark = "\x01";
+
+struct Root {
+  base::UniqueFd fd;
+  u64 size = 0;  // bytes
+};
+
+Result<bool> is_erofs(int fd, const std::string& path) {
+  TRY_ASSIGN(const u64 size, base::file_size(fd, path));
+  if (size < 2048) return false;
+  u8 word[4];
+  TRY(base::read_exact_at(fd, word, 1024, path));
+  return base::load<u32>(word) == kErofsMagic;
+}
+
+// In a file without a name beside the output: roots may be larger than memory.
+Result<base::UniqueFd> nameless_file(const std::string& output) {
+  const std::size_t slash = output.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : output.substr(0, slash + 1);
+  auto file = base::open_file(folder, O_TMPFILE | O_RDWR, 0600);
+  return file ? std::move(file) : base::create_memfd("root", 0);
+}
+
+Result<Root> write_root(const image::Tree& tree, const std::string& output,
+                        const image::ErofsOptions& options) {
+  Root root;
+  TRY_ASSIGN(root.fd, nameless_file(output));
+  TRY_ASSIGN(const image::ErofsInfo info, image::write_erofs(tree, root.fd.get(), options));
+  root.size = info.bytes;
+  return root;
+}
+
+// A directory, an EROFS image, or a tar archive.
+Result<Root> make_root(const std::string& path, const std::string& output) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0)
+    return fail_errno("cannot use {} as a root file system", path);
+  image::Tree tree;
+  image::ErofsOptions options;
+  if (const char* const epoch = std::getenv("SOURCE_DATE_EPOCH"); epoch != nullptr)
+    options.latest = image::Timestamp{.seconds = std::atoll(epoch), .nanoseconds = 0};
+  if (S_ISDIR(status.st_mode)) {
+    TRY(image::add_host_directory(tree, path));
+    return write_root(tree, output, options);
+  }
+  Root root;
+  TRY_ASSIGN(root.fd, base::open_file(path, O_RDONLY));
+  TRY_ASSIGN(const bool erofs, is_erofs(root.fd.get(), path));
+  if (erofs) {
+    TRY_ASSIGN(root.size, base::file_size(root.fd.get(), path));
+    return root;
+  }
+  TRY_ASSIGN(auto source, image::decompressed(image::fd_bytes(root.fd.get(), path), path));
+  const auto applied = image::apply_layer(tree, std::move(source),
+                                          {.name = path, .diff_id = {}, .whiteouts = false});
+  if (!applied)
+    return wrap(applied.error(), "{} is neither a directory, an EROFS image nor a tar archive",
+                path);
+  return write_root(tree, output, options);
+}
+
+// What `./app ARGUMENTS` replaces is the image's CMD, so entry point and command must stay apart:
+// with one word that nobody gives as the command, the entry point is what stands before it.
+Result<std::size_t> entrypoint_words(const Invocation& invocation, const std::string& name) {
+  Invocation probe = invocation;
+  probe.command = {std::string(kMark)};
+  TRY_ASSIGN(const auto spec, spec_of(probe, name));
+  return spec.command.size() - 1;
+}
+
+image::PackedConfig config_of(const machines::MachineSpec& spec, std::size_t entrypoint) {
+  image::PackedConfig config;
+  config.name = spec.name;
+  const auto middle =
+      spec.command.begin() + static_cast<std::ptrdiff_t>(std::min(entrypoint, spec.command.size()));
+  config.entrypoint.assign(spec.command.begin(), middle);
+  config.cmd.assign(middle, spec.command.end());
+  config.env = spec.environment;
+  config.workdir = spec.directory;
+  config.user = spec.user;
+  config.cpus = static_cast<u32>(spec.cpus);
+  config.memory_mib = spec.memory_mib;
+  for (const machines::Port& port : spec.ports)
+    config.ports.push_back(
+        {.host = port.host, .guest = port.guest, .protocol = port.udp ? "udp" : "tcp"});
+  config.net = spec.network.enabled;
+  config.stop_signal = spec.stop_signal;
+  for (const auto& [key, value] : spec.labels) config.labels[key] = value;
+  config.image = spec.image;
+  config.image_digest = spec.image_digest;
+  config.kernel_cmdline = spec.append;
+  return config;
+}
+
+Result<> check_supported(const machines::MachineSpec& spec) {
+  if (!spec.volumes.empty())
+    return fail("-v: a directory of this host cannot be packed; give it when the capsule runs");
+  if (!spec.secret_env.empty() || !spec.secret_file.empty())
+    return fail("secrets are not packed: whoever has the file would have them");
+  if (spec.rootfs.empty()) return fail("nothing to pack: -I IMAGE, --rootfs DIR or -s Smolfile");
+  if (spec.command.empty())
+    return fail("there is no program to run: --entrypoint PROGRAM, or a command behind --");
+  return {};
+}
+
+u64 creation_time() {
+  const char* const epoch = std::getenv("SOURCE_DATE_EPOCH");
+  return epoch != nullptr ? std::strtoull(epoch, nullptr, 10)
+                          : static_cast<u64>(std::time(nullptr));
+}
+
+Result<std::string> output_of(const Invocation& invocation) {
+  const std::string output = invocation.text("output");
+  if (output.empty()) return fail("-o FILE: where to write is not said");
+  return output;
+}
+
+std::string name_from(const std::string& output) {
+  std::string name = output.substr(output.rfind('/') + 1);
+  if (const std::size_t dot = name.find('.'); dot != std::string::npos && dot != 0)
+    name.resize(dot);
+  return machines::validate_name(name) ? name : "app";
+}
+
+}  // namespace
+
+Result<int> run_pack_create(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string output, output_of(invocation));
+  const std::string name = invocation.text("name", name_from(output));
+  TRY_ASSIGN(const std::size_t entrypoint, entrypoint_words(invocation, name));
+  TRY_ASSIGN(const machines::MachineSpec spec, spec_of(invocation, name));
+  TRY(check_supported(spec));
+  TRY_ASSIGN(const PackKernel kernel, choose_kernel(spec.kernel, spec.cpus));
+  TRY_ASSIGN(const Root root, make_root(spec.rootfs, output));
+  image::PackParts parts{.config = config_of(spec, entrypoint),
+                         .program = {},
+                         .split = invocation.has("split"),
+                         .kernel = kernel.path,
+                         .initramfs = init_image(),
+                         .root = root.fd.get(),
+                         .root_size = root.size,
+                         .sbom = {},
+                         .created = creation_time()};
+  parts.config.extra[image::kExtraKernel] = kernel.kind;
+  if (invocation.has("single-file") || !output.ends_with(".smolmachine")) {
+    TRY_ASSIGN(parts.program, find_runtime());
+  }
+  if (parts.split) TRY(share_base(kernel.path, init_image()));
+  TRY_ASSIGN(const auto key, signing_key(invocation));
+  TRY_ASSIGN(const u64 size, image::write_pack(output, parts, key ? &*key : nullptr));
+  fmt::print("Packed: {} ({} bytes)\n", output, size);
+  return 0;
+}
+
+}  // namespace smolvm
