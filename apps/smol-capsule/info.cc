@@ -31,9 +31,11 @@ void print_json(const image::Container& container, const image::PackedConfig& co
   std::string sections;
   for (const image::Section& section : container.sections())
     sections += fmt::format(
-        "{}{{\"name\":{},\"kind\":\"{}\",\"size\":{},\"stored\":{},\"digest\":\"{}\"}}",
+        "{}{{\"name\":{},\"kind\":\"{}\",\"size\":{},\"offset\":{},\"stored\":{},\"digest\":\"{}\"}"
+        "}",
         sections.empty() ? "" : ",", quoted(section.name), image::to_string(section.kind),
-        section.size, section.stored_size, image::to_hex(section.digest));
+        section.size, container.base() + section.offset, section.stored_size,
+        image::to_hex(section.digest));
   std::printf(
       "{\"name\":%s,\"image\":%s,\"entrypoint\":%s,\"cpus\":%u,\"memory_mib\":%llu,"
       "\"signed\":%s,\"intact\":true,\"sections\":[%s]}\n",

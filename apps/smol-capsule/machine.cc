@@ -63,8 +63,11 @@ Result<> add_program(const Arguments& arguments, const image::PackedConfig& conf
   if (program.arguments.empty())
     return fail("this capsule has no entry point: say which program to run");
   program.environment = config.env;
-  program.environment.insert(program.environment.end(), arguments.environment.begin(),
-                             arguments.environment.end());
+  for (const std::string& entry : arguments.environment) {
+    const std::string name = entry.substr(0, entry.find('=') + 1);
+    std::erase_if(program.environment, [&](const auto& old) { return old.starts_with(name); });
+    program.environment.push_back(entry);
+  }
   program.directory = arguments.workdir.empty() ? config.workdir : arguments.workdir;
   program.user = arguments.user.empty() ? config.user : arguments.user;
   return {};

@@ -71,7 +71,7 @@ constexpr const char* kPassedFlags[] = {"net", "interactive", "tty", "detach", "
 Result<std::vector<std::string>> words_of(const Invocation& invocation) {
   std::vector<std::string> words = {"run"};
   for (const auto& [key, values] : invocation.values) {
-    if (key == "from") continue;
+    if (key == "from" || key == "key") continue;
     if (std::ranges::find(kPassedFlags, key) != std::end(kPassedFlags)) {
       words.push_back("--" + key);
     } else if (std::ranges::find(kPassed, key) != std::end(kPassed)) {

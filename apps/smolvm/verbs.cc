@@ -371,7 +371,7 @@ const Verb kVerbs[] = {
      "run a capsule or a machine file with the installed runtime",
      Words::kCommand,
      "[--] [ARGUMENTS...]",
-     {kPackFrom, kStreams, kResources, kProgram, kMounts, kNetwork, kEngine},
+     {kPackFrom, kTrust, kStreams, kResources, kProgram, kMounts, kNetwork, kEngine},
      run_pack_run,
      kStatuses},
     {"pack rebase",
