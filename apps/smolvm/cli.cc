@@ -82,6 +82,8 @@ void declare_verb(Tree& tree, CLI::App& parent, const Verb& verb) {
         ->expected(0, 1)
         ->type_name("")
         ->group("");
+  } else if (verb.takes_words == Words::kSeveral) {
+    app->add_option("words", words, "")->type_name("")->group("");
   } else if (verb.takes_words == Words::kFixed) {
     app->add_option("words", words, "")
         ->required()

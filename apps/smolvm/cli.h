@@ -41,6 +41,7 @@ enum class Words {
                     // of it is the command
   kCommand,         // a command, best after --
   kFixed,           // exactly as many as `words` names
+  kSeveral,         // any number
 };
 
 struct Invocation;
@@ -106,6 +107,7 @@ Result<int> run_pack_run(const Invocation& invocation);
 Result<int> run_pack_rebase(const Invocation& invocation);
 // `pack launch FILE WORDS...`: what the first line of a split executable calls; words are FILE's.
 Result<int> run_pack_launch(int argc, char** argv);
+Result<int> run_rootfs(const Invocation& invocation);
 Result<int> run_machine_run(const Invocation& invocation);
 Result<int> run_detached(const Invocation& invocation);  // `machine run -d`
 Result<int> run_machine_create(const Invocation& invocation);

@@ -171,6 +171,19 @@ constexpr Option kRebase[] = {
     {"--kernel", Takes::kText, "FILE", "kernel instead of the installed one"},
 };
 
+constexpr Option kRootfs[] = {
+    {"-o,--output", Takes::kText, "OUT", "where it goes: NAME.erofs, NAME.tar, or a directory"},
+    {"--busybox", Takes::kFlag, "", "with BusyBox and its commands"},
+    {"--add", Takes::kTexts, "HOST:PATH", "with this file or directory of the host, at PATH"},
+    {"--tar", Takes::kTexts, "FILE",
+     "from an archive or an image's layer: tar, plain, gzip or zstd; - is standard input"},
+    {"--dir", Takes::kTexts, "DIR", "from a directory"},
+    {"--debootstrap", Takes::kText, "SUITE", "from a Debian suite, by mmdebstrap or debootstrap"},
+    {"--mirror", Takes::kText, "URL", "with --debootstrap: where packages come from"},
+    {"--include", Takes::kText, "NAMES", "with --debootstrap: more packages, comma separated"},
+    {"-v,--verbose", Takes::kFlag, "", "name the libraries"},
+};
+
 constexpr const char* kStatuses =
     "Exit status: the command's; 128+N for signal N; 124 after a timeout; 125-127 as a shell has "
     "them; 1 for what went wrong before.";
@@ -381,6 +394,14 @@ const Verb kVerbs[] = {
      "FILE",
      {kRebase, kSignKey},
      run_pack_rebase},
+    {"rootfs",
+     "",
+     "make a root file system",
+     Words::kSeveral,
+     "[PROGRAM[:PATH]...]",
+     {kRootfs},
+     run_rootfs,
+     "Programs bring the libraries that they need. Times later than SOURCE_DATE_EPOCH become it."},
     {"kernel path",
      "",
      "print a kernel's path: an ELF file with a PVH note",
