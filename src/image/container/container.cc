@@ -132,36 +132,47 @@ Result<> Container::read_index() {
   return {};
 }
 
-Result<> Container::read_signature(const VerifyPolicy& policy) {
-  if (signature_size_ == 0) {
-    if (signature_digest_ != Digest{}) return fail("a digest of a signature that is not there");
+Result<SignatureState> check_signature(const std::string& text, const std::string& index_bytes,
+                                       const VerifyPolicy& policy) {
+  SignatureState state;
+  if (text.empty()) {
     if (policy.require_signed) return fail("it is not signed, and only signed files are allowed");
-    return {};
+    return state;
   }
-  std::vector<u8> bytes(padded(signature_size_));
-  TRY(base::read_exact_at(fd_.get(), bytes, base_ + index_offset_ + padded(index_size_),
-                          "the signature"));
-  if (digest_of(bytes) != signature_digest_) return fail("the signature is damaged");
-  if (!zero(ConstByteSpan(bytes).subspan(signature_size_)))
-    return fail("the signature is not padded with zeros");
-  signature_.present = true;
-  signature_.text.assign(reinterpret_cast<const char*>(bytes.data()), signature_size_);
-  TRY_ASSIGN(const Signature signature, Signature::parse(signature_.text));
-  signature_.key_id = signature.key_id;
-  signature_.trusted_comment = signature.trusted_comment;
-  const ConstByteSpan message(reinterpret_cast<const u8*>(index_bytes_.data()),
-                              index_bytes_.size());
+  state.present = true;
+  state.text = text;
+  TRY_ASSIGN(const Signature signature, Signature::parse(text));
+  state.key_id = signature.key_id;
+  state.trusted_comment = signature.trusted_comment;
+  const ConstByteSpan message(reinterpret_cast<const u8*>(index_bytes.data()), index_bytes.size());
   std::optional<Error> wrong;
   for (const PublicKey& key : policy.trusted_keys) {
     if (key.key_id != signature.key_id) continue;
     if (auto right = verify(signature, key, message); right)
-      signature_.trusted = true;
+      state.trusted = true;
     else
       wrong = right.error();
   }
-  if (!signature_.trusted && wrong) return std::unexpected(*std::move(wrong));
-  if (!signature_.trusted && policy.require_signed)
+  if (!state.trusted && wrong) return std::unexpected(*std::move(wrong));
+  if (!state.trusted && policy.require_signed)
     return fail("it is signed by key {}, which is not trusted", key_id_text(signature.key_id));
+  return state;
+}
+
+Result<> Container::read_signature(const VerifyPolicy& policy) {
+  std::string text;
+  if (signature_size_ == 0) {
+    if (signature_digest_ != Digest{}) return fail("a digest of a signature that is not there");
+  } else {
+    std::vector<u8> bytes(padded(signature_size_));
+    TRY(base::read_exact_at(fd_.get(), bytes, base_ + index_offset_ + padded(index_size_),
+                            "the signature"));
+    if (digest_of(bytes) != signature_digest_) return fail("the signature is damaged");
+    if (!zero(ConstByteSpan(bytes).subspan(signature_size_)))
+      return fail("the signature is not padded with zeros");
+    text.assign(reinterpret_cast<const char*>(bytes.data()), signature_size_);
+  }
+  TRY_ASSIGN(signature_, check_signature(text, index_bytes_, policy));
   return {};
 }
 

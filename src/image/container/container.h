@@ -81,6 +81,11 @@ struct SignatureState {
   std::string text;             // the signature as minisign's file, as it is stored
 };
 
+// What the policy says of a signature's text ("": not signed) over these index bytes; an Error if
+// it refuses.
+Result<SignatureState> check_signature(const std::string& text, const std::string& index_bytes,
+                                       const VerifyPolicy& policy);
+
 class Container {
  public:
   // Checks trailer, header, index and signature, and that the sections cover the file without gap
