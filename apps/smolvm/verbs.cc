@@ -143,6 +143,9 @@ constexpr Option kSign[] = {
     {"-o,--output", Takes::kText, "FILE", "a signed copy, instead of signing the file itself"},
     {"-c,--comment", Takes::kText, "TEXT", "a comment that the signature covers"},
 };
+constexpr Option kPushFile[] = {{"-f,--file", Takes::kText, "FILE", "the machine file or capsule"}};
+constexpr Option kPullFile[] = {
+    {"-o,--output", Takes::kText, "FILE", "where it goes (NAME.smolmachine, by the reference)"}};
 constexpr Option kFollow[] = {{"-f,--follow", Takes::kFlag, "", "go on as events come"}};
 
 constexpr Option kPlatform[] = {
@@ -348,6 +351,23 @@ const Verb kVerbs[] = {
      "FILE",
      {kSign, kPasswordFile},
      run_pack_sign},
+    {"pack push",
+     "",
+     "send a machine file or a capsule to a registry, in chunks that versions share",
+     Words::kFixed,
+     "REF",
+     {kPushFile, kJson},
+     run_pack_push,
+     "Chunks that the registry has are not sent; after a failure the same command goes on."},
+    {"pack pull",
+     "",
+     "fetch a machine file or a capsule from a registry",
+     Words::kFixed,
+     "REF",
+     {kPullFile, kTrust, kJson},
+     run_pack_pull,
+     "The signature is checked before anything is fetched, and every byte before the file is "
+     "there."},
     {"config show", "", "print the settings in force", Words::kNone, "", {kJson}, run_config_show},
     {"image pull",
      "",
@@ -356,7 +376,8 @@ const Verb kVerbs[] = {
      "REF|FILE|DIR|-",
      {kPlatform, kPullPolicy, kJson},
      run_image_pull,
-     "FILE is a docker-archive or oci-archive, DIR an OCI directory, - an archive on standard input."},
+     "FILE is a docker-archive or oci-archive, DIR an OCI directory, - an archive on standard "
+     "input."},
     {"image ls", "list", "list images", Words::kNone, "", {kJson}, run_image_list},
     {"image rm",
      "",

@@ -111,8 +111,8 @@ Result<fetch::Response> RegistryClient::send_once(Call& call, bool& again, u64& 
     if (!response) {
       const fetch::Problem problem = response.error().problem;
       if (problem == fetch::Problem::kNotTls && session_->endpoint().may_be_plain &&
-          session_->base().tls) {
-        session_->speak_plain();
+          request.url.tls && !call.path.empty()) {
+        session_->speak_plain();  // perhaps another thread has found it out, too
         continue;
       }
       again = helps_to_retry(problem) ||
