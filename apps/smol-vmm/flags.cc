@@ -58,7 +58,7 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--balloon", texts.balloon, "size=N[K|M|G],deflate_on_oom=on|off,free_page_reporting=on|off")->type_name("OPTIONS");
   app.add_option("--rng", texts.rng, "off, or src=FILE (default: the host's random number generator)")->type_name("OPTIONS");
   app.add_option("--vsock", texts.vsock, "cid=N,socket=PATH (@NAME: abstract)")->type_name("OPTIONS");
-  app.add_option("--serial", texts.serial, "16550 at COM1: off, null, tty, file=PATH (default tty)")->type_name("MODE");
+  app.add_option("--serial", texts.serial, "16550 at COM1: off, null, tty, file=PATH (default tty); tty,limit=SIZE: standard output, a file, keeps its newest part")->type_name("MODE");
   app.add_option("--console", texts.console, "virtio console: off, null, tty, file=PATH (default off)")->type_name("MODE");
   app.add_option("--accel", texts.accel, "auto, kvm or soft (default auto)")->type_name("NAME");
   app.add_option("--tables", texts.tables, "acpi (default), or mp: MP table, virtio devices on the command line")

@@ -18,6 +18,18 @@ using machines::Machines;
 using machines::Record;
 
 constexpr int kLookMs = 500;
+constexpr std::size_t kShown = 512;  // bytes by which a place is known again
+
+// Where to go on in a file that became shorter: behind what was shown last, or at its start.
+u64 find_place(int file, const std::string& shown) {
+  std::string text;
+  char buffer[64 * kKiB];
+  for (ssize_t got;
+       (got = ::pread(file, buffer, sizeof(buffer), static_cast<off_t>(text.size()))) > 0;)
+    text.append(buffer, static_cast<std::size_t>(got));
+  const std::size_t at = shown.empty() ? std::string::npos : text.rfind(shown);
+  return at == std::string::npos ? 0 : at + shown.size();
+}
 
 // Passes whole reads on to `take`; with follow it goes on until the machine has ended. A file that
 // is missing is empty.
@@ -26,6 +38,7 @@ Result<> read_log(Machines& all, const std::string& name, const std::string& pat
   base::UniqueFd file;
   const base::UniqueFd watch(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
   u64 offset = 0;
+  std::string shown;  // the last that was passed on
   for (bool last = !follow;;) {
     if (!file.valid()) {
       file.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -34,12 +47,15 @@ Result<> read_log(Machines& all, const std::string& name, const std::string& pat
     for (char buffer[64 * kKiB]; file.valid();) {
       struct stat status{};
       if (::fstat(file.get(), &status) == 0 && static_cast<u64>(status.st_size) < offset)
-        offset = 0;  // a new start
+        offset = find_place(file.get(), shown);  // cut at its limit, or a new start
       const ssize_t got = ::pread(file.get(), buffer, sizeof(buffer), static_cast<off_t>(offset));
       if (got < 0) return fail_errno("cannot read {}", path);
       if (got == 0) break;
       offset += static_cast<u64>(got);
-      TRY(take({buffer, static_cast<std::size_t>(got)}));
+      const std::string_view text(buffer, static_cast<std::size_t>(got));
+      shown.append(text);
+      if (shown.size() > kShown) shown.erase(0, shown.size() - kShown);
+      TRY(take(text));
     }
     if (last) return {};
     pollfd ready{.fd = watch.get(), .events = POLLIN, .revents = 0};

@@ -163,7 +163,7 @@ Result<Plan> prepare(const DetachedOptions& options) {
     plan.argv.push_back(const_cast<char*>(argument.c_str()));
   plan.argv.push_back(nullptr);
   TRY_ASSIGN(plan.null, base::open_file("/dev/null", O_RDWR));
-  constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC | O_APPEND;
+  constexpr int kFlags = O_RDWR | O_CREAT | O_TRUNC | O_APPEND;  // read: the monitor cuts it
   TRY_ASSIGN(plan.output, base::open_file(options.output, kFlags, 0600));
   TRY_ASSIGN(plan.errors, base::open_file(options.errors, kFlags, 0600));
   return plan;

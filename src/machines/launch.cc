@@ -19,6 +19,8 @@ namespace {
 // Ports of the host on which forwarded Unix sockets are reached, from here upwards; 1024 is the
 // boot connection's.
 constexpr u32 kFirstForward = 2000;
+// The console's log of a named machine.
+constexpr const char* kSerial = "tty,limit=1M";
 constexpr const char* kAgentSocket = "/run/smol/ssh-agent.sock";
 
 // A value for an option list of the monitor: in quotes where it holds what separates values there.
@@ -228,9 +230,9 @@ Result<LaunchPlan> plan_launch(const Record& record, const std::string& folder,
   add_engine(spec, options.started_at, plan);
   TRY_ASSIGN(const std::string vsock, option_value(vsock_socket(record)));
   plan.arguments.insert(plan.arguments.end(),
-                        {"--serial", "tty", "--console", "off", "--vsock", "cid=3,socket=" + vsock,
-                         "--api-socket", "path=" + api_socket(record), "--event-monitor",
-                         "path=" + event_log(folder), "--after-reset", "end",
+                        {"--serial", kSerial, "--console", "off", "--vsock",
+                         "cid=3,socket=" + vsock, "--api-socket", "path=" + api_socket(record),
+                         "--event-monitor", "path=" + event_log(folder), "--after-reset", "end",
                          // Memory that the guest frees goes back to the host by itself.
                          "--balloon", "size=0,deflate_on_oom=on,free_page_reporting=on"});
   plan.setup.hostname = spec.hostname.empty() ? spec.name : spec.hostname;

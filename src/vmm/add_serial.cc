@@ -21,6 +21,7 @@ Result<> Machine::add_serial() {
     TRY_ASSIGN(serial_file_, base::open_file(serial.file, O_WRONLY | O_CREAT | O_TRUNC));
     serial_out_ = serial_file_.get();
   }
+  serial_log_ = ConsoleLog::of(serial_out_, serial.limit);
   auto uart = std::make_unique<Uart16550>(
       line(arch::x86_64::kSerialIrq), [this](ConstByteSpan bytes) { write_serial(bytes); },
       [this] { loop_->post([this] { read_serial_input(); }); });
@@ -50,6 +51,7 @@ void Machine::read_serial_input() {
 }
 
 void Machine::write_serial(ConstByteSpan bytes) {
+  if (const auto room = serial_log_.make_room(bytes.size()); !room) base::log_warn("{}", room.error().chain());
   while (serial_out_ >= 0 && !bytes.empty() && !stopping_.load(std::memory_order_relaxed)) {
     pollfd ready{.fd = serial_out_, .events = POLLOUT, .revents = 0};
     if (::poll(&ready, 1, 100) <= 0) continue;
@@ -61,6 +63,7 @@ void Machine::write_serial(ConstByteSpan bytes) {
       return;
     }
     bytes = bytes.subspan(static_cast<std::size_t>(put));
+    serial_log_.wrote(static_cast<u64>(put));
   }
 }
 

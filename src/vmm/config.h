@@ -22,6 +22,7 @@ enum class ConsoleMode { kOff, kNull, kTty, kFile };
 struct ConsoleConfig {
   ConsoleMode mode = ConsoleMode::kOff;
   std::string file;
+  u64 limit = 0;  // kTty, with standard output a regular file: bytes that it holds at most, see console_log.h; 0: any number
 };
 
 // One disk of the guest (vda, vdb, ... in order).

@@ -21,6 +21,7 @@
 #include "devices/virtio/transport/mmio.h"
 #include "hypervisor/hypervisor.h"
 #include "vmm/config.h"
+#include "vmm/console_log.h"
 #include "vmm/line.h"
 #include "vmm/stats.h"
 #include "vmm/vcpu_thread.h"
@@ -178,6 +179,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   devices::virtio::Balloon* balloon_ = nullptr;
   base::UniqueFd serial_file_;
   int serial_out_ = -1;
+  ConsoleLog serial_log_;  // of serial_out_
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread
 
   std::unique_ptr<base::Timer> settled_;  // some seconds after the start, once

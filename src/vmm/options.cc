@@ -134,6 +134,12 @@ Result<ConsoleConfig> parse_console(std::string_view flag, std::string_view text
   if (text == "off") return ConsoleConfig{.mode = ConsoleMode::kOff, .file = {}};
   if (text == "null") return ConsoleConfig{.mode = ConsoleMode::kNull, .file = {}};
   if (text == "tty") return ConsoleConfig{.mode = ConsoleMode::kTty, .file = {}};
+  constexpr std::string_view kLimit = "tty,limit=";
+  if (text.starts_with(kLimit)) {
+    TRY_ASSIGN(const u64 limit, parse_size(fmt::format("{} limit", flag), text.substr(kLimit.size())));
+    if (limit < 4096) return fail("{}: a limit of {} bytes is too small (4K at least)", flag, limit);
+    return ConsoleConfig{.mode = ConsoleMode::kTty, .file = {}, .limit = limit};
+  }
   constexpr std::string_view kFile = "file=";
   if (text.starts_with(kFile) && text.size() > kFile.size())
     return ConsoleConfig{.mode = ConsoleMode::kFile, .file = std::string(text.substr(kFile.size()))};

@@ -181,6 +181,32 @@ class VerbTest(NamedTest):
             self.assertTrue(smolvm.wait_until(lambda: self.state(name) == "stopped", smolvm.LIMIT))
             self.assertEqual(self.record(name)["reason"], reason)
 
+    def test_a_console_that_never_ends_is_cut_and_can_be_followed(self):
+        self.create()
+        self.good("start", "web")
+        follower = subprocess.Popen([smolvm.SMOLVM, "machine", "logs", "-f", "web"], env=self.env, stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.PIPE, text=True, errors="replace")
+        self.addCleanup(self.end_process, follower)
+        # 1.2 MB in numbered lines of 200 bytes.
+        self.good("exec", "web", "--", "sh", "-c", "for i in $(seq 10000 15999); do printf '%0198d\\n' $i; done >/dev/console")
+        numbers = []
+        for line in follower.stdout:
+            if line.strip().isdigit():
+                numbers.append(int(line))
+                if numbers[-1] == 15999:
+                    break
+        self.assertEqual(numbers[-1], 15999)
+        self.assertEqual(numbers, sorted(set(numbers)), "nothing is shown twice")
+        path = os.path.join(self.record()["data_dir"], "console.log")
+        size = os.path.getsize(path)
+        self.assertLess(size, 1 << 20)
+        with open(path, encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+        first = int(lines[0])
+        self.assertGreater(first, 10000)
+        self.assertEqual([int(line) for line in lines if line.isdigit()], list(range(first, 16000)))
+        self.assertEqual(self.state(), "running")
+
     def test_what_else_the_guest_says_on_its_way_out_is_not_its_end(self):
         # Anybody in the guest may connect there and send anything, or nothing, and hold on.
         self.good("run", "-d", "-n", "job", "--accel", smolvm.ACCEL, "--", "sleep", "1000")
