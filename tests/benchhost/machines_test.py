@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Machines on real KVM: the CLI, both kernels and Debian's own kernel inside the bench host. One boot of the host runs every case; a
+"""Machines on real KVM: the CLI, named machines, the user network, shared directories, the balloon, both kernels and Debian's own inside the bench host. One boot of the host runs every case; a
 case is a shell line there, its expected exit status, and what its output must be."""
 import os
 import pathlib
@@ -18,7 +18,29 @@ MONITOR = "./smol-vmm --accel kvm --tables mp --cpus boot=2 --kernel vmlinux-mic
           "'console=ttyS0 rdinit=/bin/sleep -- 1000' --serial file=/tmp/serial --api-socket path=/tmp/api --event-monitor path=/tmp/events "
 BOOTED = "until grep -q 'Run /bin/sleep' /tmp/serial; do sleep 0.2; done; "
 TURNS = " ".join(["vm.pause vm.resume"] * 20)
+VM = "./smolvm machine "
+IN_WEB = VM + "exec web -- "
+BALLOON = "./smol-vmm --accel kvm --tables mp --memory size=256M --kernel vmlinux-micro --initramfs image.cpio --balloon size=0 --cmdline " \
+          "'console=ttyS0 rdinit=/bin/sleep -- 1000' --serial file=/tmp/serial2 --api-socket path=/tmp/api2 "
+# Until the guest has followed; fails at once when the monitor has ended.
+SHOWS = "until ./api_calls /tmp/api2 vm.info | grep -q '\"memory_actual_size\":{}[,}}]'; do kill -0 $! || exit 9; sleep 0.2; done; "
 CASES = {
+    "named machine": ("mkdir -p /tmp/site; echo from the host >/tmp/site/page; " + VM + "create --accel kvm --name web --net -p 8080:80 -v /tmp/site:/site:ro && "
+                      + VM + "start web | sed 's/(.*//'", 0, "Created machine: web\n  CPUs: 1, Memory: 256 MiB\nStarted machine: web \n"),
+    "exec": (IN_WEB + "sh -c 'hostname; exit 3'; echo $?", 0, "web\n3\n"),
+    "shared directory": (IN_WEB + "cat /site/page; " + IN_WEB + "touch /site/new 2>/dev/null || echo read-only; echo changed >/tmp/site/page; " + IN_WEB + "cat /site/page",
+                         0, "from the host\nread-only\nchanged\n"),
+    # httpd listens before it goes to the background.
+    "network": (IN_WEB + "httpd -p 80 -h /site && wget -q -O - http://127.0.0.1:8080/page; httpd -p 127.0.0.1:8000 -h /tmp && "
+                + IN_WEB + "wget -q -O - http://10.0.2.2:8000/site/page; head -c 3000000 /dev/urandom >/tmp/site/big; wget -q -O - http://127.0.0.1:8080/big | cmp - /tmp/site/big; "
+                + IN_WEB + "wget -q -O - http://10.0.2.2:8000/site/big | cmp - /tmp/site/big && echo same", 0, "changed\nchanged\nsame\n"),
+    "cp": (VM + "cp /tmp/site/big web:/root/in && " + VM + "cp web:/root/in /tmp/back && cmp /tmp/back /tmp/site/big && echo same", 0, "same\n"),
+    "stop, start, delete": (VM + "stop web && " + VM + "start web >/dev/null && " + IN_WEB + "wc -c /root/in; " + VM + "stop web && " + VM + "delete -f web",
+                            0, "Stopped machine: web\n3000000 /root/in\nStopped machine: web\nDeleted machine: web\n"),
+    "balloon": (BALLOON + "& ./api_calls /tmp/api2 vmm.ping >/dev/null; until grep -q 'Run /bin/sleep' /tmp/serial2; do kill -0 $! || exit 9; sleep 0.2; done; "
+                "./api_calls /tmp/api2 'vm.resize={\"desired_balloon\":104857600}' >/dev/null; " + SHOWS.format(256 * 2**20 - 104857600)
+                + "./api_calls /tmp/api2 'vm.resize={\"desired_balloon\":0}' >/dev/null; " + SHOWS.format(256 * 2**20)
+                + "./api_calls /tmp/api2 vmm.shutdown >/dev/null; wait $!; echo $?", 0, "0\n"),
     "api": (f"{MONITOR} & ./api_calls /tmp/api vmm.ping >/dev/null; {BOOTED} ./api_calls /tmp/api {TURNS} vm.pause vm.counters vm.reboot >/tmp/calls "
             f"&& {BOOTED} ./api_calls /tmp/api vm.nmi vm.pause vm.info >/tmp/info && ./api_calls /tmp/api vm.shutdown vm.boot vmm.shutdown >/dev/null; wait $!; "
             "echo $?; grep -c resumed /tmp/events; grep -c '\"exits_mmio\":[1-9]' /tmp/calls; grep -c '\"state\":\"Paused\"' /tmp/info",
