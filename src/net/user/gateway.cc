@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/log.h"
 #include "net/user/icmp_error.h"
@@ -70,7 +71,12 @@ Result<std::unique_ptr<Gateway>> Gateway::create(base::EventLoop& loop, const Na
              base::Timer::create(loop, [self] { self->burst([self] { self->tick(); }); }));
   TRY_ASSIGN(gateway->soon_timer_, base::Timer::create(loop, [self] {
                self->burst([self] {
-                 self->soon_ = Soon::kIdle;
+                 // A flow that has ever more to read does not hurry others' acknowledgements, nor
+                 // stop them.
+                 const u64 now = self->context_.now_ms;
+                 const bool turn = std::exchange(self->soon_, Soon::kIdle) == Soon::kAcks;
+                 if (!turn && now < self->acks_flushed_ms_ + kAckDelayMs) return;
+                 self->acks_flushed_ms_ = now;
                  self->tcp_.flush_acks();
                });
              }));
@@ -115,6 +121,7 @@ Result<> Gateway::publish(const PublishedPort& port) {
     return fail_errno("cannot publish the port {}", port.text());
   const Endpoint guest{port.guest.value_or(config_.guest4), port.guest_port};
   if (!tcp) return udp_.publish(std::move(socket), guest);
+  TcpTable::prepare(socket.get());
   auto listener = std::make_unique<Listener>(context_, tcp_, std::move(socket), guest);
   TRY(listener->start());
   listeners_.push_back(std::move(listener));

@@ -89,7 +89,7 @@ class Gateway final : public net::Backend {
   enum class Soon : u8 { kIdle, kAcks, kNow } soon_ = Soon::kIdle;
   bool more_ = false;
   bool in_burst_ = false;
-  u64 advertised_ms_ = 0;
+  u64 advertised_ms_ = 0, acks_flushed_ms_ = 0;
 };
 
 }  // namespace smol::net::user

@@ -33,6 +33,10 @@ Result<> Poller::add(int fd, u32 events, Watcher& watcher) {
 
 void Poller::remove(int fd, Watcher& watcher) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  closing(watcher);
+}
+
+void Poller::closing(Watcher& watcher) {
   for (int i = batch_at_; i < batch_size_; ++i)
     if (batch_[static_cast<std::size_t>(i)].data.ptr == &watcher)
       batch_[static_cast<std::size_t>(i)].data.ptr = nullptr;

@@ -33,6 +33,9 @@ class Poller {
   Result<> add(int fd, u32 events, Watcher& watcher);
   // Before the descriptor is closed; the watcher hears nothing more.
   void remove(int fd, Watcher& watcher);
+  // Instead of remove(), when the descriptor is closed next and has no duplicate: that takes it out
+  // of the epoll as well.
+  void closing(Watcher& watcher);
   // Joins the loop: from now on ready() is called there when something is ready, and is to call
   // serve(). Before, events only wait.
   Result<> start(std::function<void()> ready);

@@ -126,8 +126,9 @@ void TcpTable::room_again() {
 }
 
 void TcpTable::flush_acks() {
+  ++ack_turn_;
   owing_.for_each([this](TcpFlow& flow) {
-    if (context_.now_ms < flow.owed_since + 2) return;
+    if (ack_turn_ - flow.owed_since < 2) return;
     static_cast<Hook<AckTag>&>(flow).unlink();
     flow.quick = static_cast<u8>(std::min(2 * flow.quick + 32, 255));
     flow.ack_now = true;

@@ -56,13 +56,18 @@ class TcpTable {
   DnsForwarder* dns = nullptr;  // takes connections to its address
 
   void on_packet(const Packet& packet);
-  // A connection to a published port. peer: as accepted.
+  // Options of a stream's socket: the guest already decides what goes together (Nagle's wait would come twice), and a
+  // peer that vanished is noticed by the host's kernel. Linux hands a listener's down to what it accepts.
+  static void prepare(int socket);
+  // A connection to a published port, of a listener that was prepared. peer: as accepted.
   void accepted(base::UniqueFd socket, const Endpoint& peer, const Endpoint& guest);
   // Behind each burst of packets or events. True: some flow has more to read, come again.
   bool finish_burst();
   // The guest has receive buffers again.
   void room_again();
-  // Sends acknowledgements that were put off. True: some are left.
+  // Every few milliseconds while owes_acks(): sends acknowledgements that were owed at the last call already. So data has
+  // that time, at least and not more than twice, for them to ride on (RFC 1122, 4.2.3.2 allows 500 ms; every second
+  // full segment is acknowledged at once, RFC 5681, 4.2).
   void flush_acks();
   bool owes_acks() const { return !owing_.empty(); }
   // Every kTickMs while timed().
@@ -143,6 +148,7 @@ class TcpTable {
   List<TcpFlow, AckTag> owing_;
   List<TcpFlow, BlockedTag> blocked_;
   std::vector<std::unique_ptr<TcpFlow>> graveyard_;  // freed when nobody is on the stack
+  u32 ack_turn_ = 0;                                 // calls of flush_acks()
   u64 spilled_ = 0;                                  // bytes of all flows
   u64 secret_ = 0;                                   // of initial sequence numbers
 };

@@ -99,7 +99,7 @@ struct TcpFlow final : Watcher,
   u64 deadline = 0;  // 0: none
   u64 heard_at_send = 0;
   u64 last_used = 0;
-  u64 owed_since = 0;
+  u32 owed_since = 0;  // TcpTable::ack_turn_ then
 
   std::unique_ptr<DnsStream> dns;  // a connection to the DNS forwarder
 };

@@ -13,6 +13,16 @@ namespace {
 // a behind b, of sequence numbers.
 bool after(u32 a, u32 b) { return static_cast<i32>(a - b) > 0; }
 
+// send(2) where it does: the kernel has less to copy and check than for a message.
+ssize_t send_now(int socket, std::span<const iovec> buffers) {
+  constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  if (buffers.size() == 1) return ::send(socket, buffers[0].iov_base, buffers[0].iov_len, kFlags);
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(buffers.data());
+  message.msg_iovlen = buffers.size();
+  return ::sendmsg(socket, &message, kFlags);
+}
+
 }  // namespace
 
 void TcpTable::segment_arrived(TcpFlow& flow, const Packet& packet, const TcpSegment& segment) {
@@ -105,7 +115,9 @@ void TcpTable::take_data(TcpFlow& flow, const Packet& packet, const TcpSegment& 
   }
   if (!fin) return;
   ++flow.received;
-  flow.guest_fin = flow.ack_now = true;
+  flow.guest_fin = true;
+  // Acknowledged as data is: the peer's own end often follows, and takes it along.
+  if (flow.fin_sent()) flow.ack_now = true;
   if (flow.spilled() == 0) end_output(flow);
 }
 
@@ -128,10 +140,7 @@ std::size_t TcpTable::write_host(TcpFlow& flow, std::span<const iovec> buffers, 
   }
   std::size_t written = 0;
   if (flow.spilled() == 0) {
-    msghdr message{};
-    message.msg_iov = const_cast<iovec*>(buffers.data());
-    message.msg_iovlen = buffers.size();
-    const ssize_t result = ::sendmsg(flow.socket.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t result = send_now(flow.socket.get(), buffers);
     if (result < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
       // What the peer sent before it went may still be there to read; the read tells the end.
       flow.output_broken = flow.readable = flow.hang_up = true;

@@ -22,16 +22,14 @@ void enable(int socket, int level, int option) {
     base::log_debug("network: socket option {}/{}: errno {}", level, option, errno);
 }
 
-// The guest already decides what goes together (Nagle's wait would come twice), and a peer that
-// vanished is noticed by the host's kernel.
-void prepare(int socket) {
-  enable(socket, IPPROTO_TCP, TCP_NODELAY);
-  enable(socket, SOL_SOCKET, SO_KEEPALIVE);
-}
-
 bool out_of_descriptors(int error) { return error == EMFILE || error == ENFILE; }
 
 }  // namespace
+
+void TcpTable::prepare(int socket) {
+  enable(socket, IPPROTO_TCP, TCP_NODELAY);
+  enable(socket, SOL_SOCKET, SO_KEEPALIVE);
+}
 
 void TcpTable::open(const Packet& packet, const TcpSegment& segment) {
   const Endpoint& to = segment.ends.remote;
@@ -157,7 +155,6 @@ void TcpTable::become_open(TcpFlow& flow) {
 
 void TcpTable::accepted(base::UniqueFd socket, const Endpoint& peer, const Endpoint& guest) {
   if (flows_.size() >= max_flows_ && !evict_oldest()) return;
-  prepare(socket.get());
   TcpEndpoints ends{guest, peer};
   ends.remote.address = context_.guest_view(peer.address, guest.address.is_v4());
   // Several peers may look the same to the guest.
@@ -240,7 +237,7 @@ void TcpTable::bury(TcpFlow& flow) {
   static_cast<Hook<BlockedTag>&>(flow).unlink();
   spilled_ -= flow.spilled();
   flow.spill_start = flow.spill.size();
-  context_.poller.remove(flow.socket.get(), flow);
+  context_.poller.closing(flow);
   flow.socket.reset();
   if (latest_ == &flow) latest_ = nullptr;
   const auto found = flows_.find(flow.ends);

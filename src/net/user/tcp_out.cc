@@ -21,6 +21,15 @@ constexpr u8 kCalm = 16;  // small reads in a row, each of all that was there
 
 bool after(u32 a, u32 b) { return static_cast<i32>(a - b) > 0; }
 
+// recv(2) where it does: the kernel has less to copy and check than for a message.
+ssize_t receive(int socket, std::span<iovec> buffers, int flags) {
+  if (buffers.size() == 1) return ::recv(socket, buffers[0].iov_base, buffers[0].iov_len, flags);
+  msghdr message{};
+  message.msg_iov = buffers.data();
+  message.msg_iovlen = buffers.size();
+  return ::recvmsg(socket, &message, flags);
+}
+
 }  // namespace
 
 void TcpTable::serve(TcpFlow& flow) {
@@ -43,7 +52,7 @@ void TcpTable::serve(TcpFlow& flow) {
       block(flow);
     }
   } else if (flow.received != flow.told && !static_cast<Hook<AckTag>&>(flow).listed()) {
-    flow.owed_since = context_.now_ms;
+    flow.owed_since = ack_turn_;
     owing_.push(flow);
   }
   maybe_finish(flow);
@@ -201,11 +210,8 @@ i64 TcpTable::send_data(TcpFlow& flow, u32 wanted) {
 i64 TcpTable::read_ahead(TcpFlow& flow, std::span<iovec> buffers) {
   const u32 offset = flow.next - flow.base;
   if (offset < flow.kept.size()) return static_cast<i64>(flow.kept.read(offset, buffers));
-  msghdr message{};
-  message.msg_iov = buffers.data();
-  message.msg_iovlen = buffers.size();
   if (!peek_offset_works) {
-    const ssize_t count = ::recvmsg(flow.socket.get(), &message, MSG_DONTWAIT);
+    const ssize_t count = receive(flow.socket.get(), buffers, MSG_DONTWAIT);
     if (count > 0) flow.kept.append(buffers, static_cast<std::size_t>(count));
     return count;
   }
@@ -215,7 +221,7 @@ i64 TcpTable::read_ahead(TcpFlow& flow, std::span<iovec> buffers) {
     if (::setsockopt(flow.socket.get(), SOL_SOCKET, SO_PEEK_OFF, &value, sizeof value) != 0) return -1;
     flow.peek_offset = offset;
   }
-  const ssize_t count = ::recvmsg(flow.socket.get(), &message, MSG_PEEK | MSG_DONTWAIT);
+  const ssize_t count = receive(flow.socket.get(), buffers, MSG_PEEK | MSG_DONTWAIT);
   if (count > 0 && flow.peek_offset != TcpFlow::kNoPeekOffset) flow.peek_offset += static_cast<u32>(count);
   return count;
 }

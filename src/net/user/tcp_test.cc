@@ -74,6 +74,58 @@ TEST_P(TcpTest, ConnectSendReceiveClose) {
   EXPECT_TRUE(guest.until([&] { return guest.gateway->tcp().size() == 0; }));
 }
 
+// RFC 1122, 4.2.3.2: an acknowledgement may wait a little for something to ride on. Behind the other side's end there is nothing.
+TEST_P(TcpTest, AcknowledgementsWaitForSomethingToRideOn) {
+  HostSocket host(SOCK_STREAM, loopback());
+  FakeGuest guest;
+  FakeTcp tcp(guest, {guest.address(GetParam()), 40000}, gateway_port(host));
+  ASSERT_TRUE(tcp.connect());
+  const auto peer = host.accept();
+  tcp.send_text("small");
+  EXPECT_TRUE(guest.sink.frames.empty());
+  EXPECT_EQ(read_host(guest, peer.get(), 5), "small");
+  auto answer = tcp.wait();  // nothing came to ride on
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->flags, kAck);
+  EXPECT_EQ(answer->acknowledged, tcp.next);
+  tcp.send_text("", kAck | kFin);
+  EXPECT_EQ(end_of_host(guest, peer.get()), 0);
+  answer = tcp.wait();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->acknowledged, tcp.next);
+}
+
+TEST_P(TcpTest, TheSecondEndIsAcknowledgedAtOnce) {
+  HostSocket host(SOCK_STREAM, loopback());
+  FakeGuest guest;
+  FakeTcp tcp(guest, {guest.address(GetParam()), 40000}, gateway_port(host));
+  ASSERT_TRUE(tcp.connect());
+  const auto peer = host.accept();
+  ::shutdown(peer.get(), SHUT_WR);
+  tcp.read(1);
+  ASSERT_TRUE(tcp.fin);
+  tcp.send(kAck | kFin, tcp.next++);
+  tcp.flush();  // no turn of the loop in between
+  ASSERT_FALSE(guest.sink.frames.empty());
+  const auto answer = tcp.wait();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->acknowledged, tcp.next);
+  EXPECT_EQ(guest.gateway->tcp().size(), 0u);
+}
+
+// Two full segments are acknowledged at once (RFC 5681, 4.2).
+TEST_P(TcpTest, EverySecondFullSegmentIsAcknowledgedAtOnce) {
+  HostSocket host(SOCK_STREAM, loopback());
+  FakeGuest guest;
+  FakeTcp tcp(guest, {guest.address(GetParam()), 40000}, gateway_port(host));
+  ASSERT_TRUE(tcp.connect());
+  const auto peer = host.accept();
+  tcp.send_text(std::string(2 * tcp.mss, 'x'));
+  ASSERT_FALSE(guest.sink.frames.empty());
+  EXPECT_EQ(tcp.wait()->acknowledged, tcp.next);
+  EXPECT_EQ(read_host(guest, peer.get(), 2 * tcp.mss), std::string(2 * tcp.mss, 'x'));
+}
+
 TEST_P(TcpTest, HostEndsFirst) {
   HostSocket host(SOCK_STREAM, loopback());
   FakeGuest guest;
