@@ -102,9 +102,9 @@ Result<> Contents::take_file(TarReader& reader, const TarEntry& entry,
     if (on_progress) on_progress({reader.bytes(), std::max(total, reader.bytes()), 0, 0});
   }
   TRY_ASSIGN(std::string digest, writer.commit_as_found());
+  added_.push_back(digest);
   if (name.starts_with(kBlobFolder) && name != std::string(kBlobFolder) + digest_hex(digest))
     return fail("'{}' has another digest, {}", name, digest);
-  added_.push_back(digest);
   files_[name] = {std::move(digest), entry.size};
   return {};
 }

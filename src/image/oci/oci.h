@@ -45,7 +45,7 @@ struct RegistryOptions {
   std::vector<std::string> credential_files;
   std::string ca_file;  // trusted for all of them, beside the system's
   fetch::Waits waits;
-  u32 tries = 5;                  // of a request that ends in 429, 5xx or a broken connection
+  u32 tries = 4;                  // of a request that ends in 429, 5xx or a broken connection
   u64 first_delay_ms = 500;       // before the second try; doubled for each more
   u64 longest_delay_ms = 60'000;  // a Retry-After beyond it ends the request
   const std::atomic<bool>* cancel = nullptr;

@@ -96,7 +96,8 @@ Result<fetch::Response> RegistryClient::send_once(Call& call, bool& again, u64& 
                                                   u32 attempt) {
   const RegistryOptions& options = session_->options();
   delay_ms = options.first_delay_ms << std::min(attempt, 10u);
-  bool authorized = false;
+  // Once for a first or a new token, once more to be told why the new one is not good enough.
+  u32 authorized = 0;
   for (;;) {
     fetch::Request request = call.request;
     if (!call.path.empty()) {
@@ -119,8 +120,8 @@ Result<fetch::Response> RegistryClient::send_once(Call& call, bool& again, u64& 
               (call.progress && call.progress() > 0 && problem == fetch::Problem::kConnect);
       return wrap(response.error().error, "{}", call.what);
     }
-    if (response->status == 401 && !authorized) {
-      authorized = true;
+    if (response->status == 401 && authorized < 2) {
+      ++authorized;
       std::string challenge;
       for (const auto& [name, value] : response->headers)
         if (name.size() == 16 && ::strcasecmp(name.c_str(), "www-authenticate") == 0)
@@ -167,9 +168,11 @@ Result<Document> RegistryClient::manifest(const std::string& selector) {
                           is_digest(selector) ? "@" : ":", selector);
   call.path = "/manifests/" + selector;
   call.request.body_limit = kMaxDocument;
+  std::string accepted;  // one header: not everything in between keeps several apart
   for (const std::string_view type :
        {media::kOciIndex, media::kDockerList, media::kOciManifest, media::kDockerManifest})
-    call.request.headers.emplace_back("Accept", std::string(type));
+    accepted += (accepted.empty() ? "" : ", ") + std::string(type);
+  call.request.headers.emplace_back("Accept", accepted);
   TRY_ASSIGN(const fetch::Response response, send(call));
   if (response.status != 200) return refusal(call, response);
   Document document{response.body, sha256_digest(std::string_view(response.body)),

@@ -106,6 +106,8 @@ class RegistryClient {
   Result<> pause(u64 ms);
   std::unexpected<Error> refusal(const Call& call, const fetch::Response& response) const;
   fetch::ClientOptions client_options() const;
+  Result<> put_blob_once(const std::string& digest, int fd, u64 offset, u64 size,
+                         const std::function<void(i64)>& on_bytes, bool& broken);
   Result<fetch::Url> start_upload();
   Result<> upload_piece(fetch::Url& location, int fd, u64 offset, u64 size, u64 total, u64& done,
                         const std::function<void(i64)>& on_bytes);

@@ -97,6 +97,31 @@ Result<> RegistryClient::upload_piece(fetch::Url& location, int fd, u64 offset, 
 
 Result<> RegistryClient::put_blob(const std::string& digest, int fd, u64 offset, u64 size,
                                   const std::function<void(i64)>& on_bytes) {
+  for (u32 attempt = 1;; ++attempt) {
+    i64 reported = 0;
+    bool broken = false;
+    auto put = put_blob_once(
+        digest, fd, offset, size,
+        [&](i64 bytes) {
+          reported += bytes;
+          on_bytes(bytes);
+        },
+        broken);
+    if (put || !broken || attempt >= session_->options().tries) return put;
+    on_bytes(-reported);
+    TRY(pause(session_->options().first_delay_ms << std::min(attempt, 10u)));
+    // Only the answer may have been lost.
+    TRY_ASSIGN(const bool there, has_blob(digest));
+    if (there) {
+      on_bytes(static_cast<i64>(size));
+      return {};
+    }
+  }
+}
+
+// broken: the connection ended in the closing request, and an upload from the beginning may help.
+Result<> RegistryClient::put_blob_once(const std::string& digest, int fd, u64 offset, u64 size,
+                                       const std::function<void(i64)>& on_bytes, bool& broken) {
   TRY_ASSIGN(fetch::Url location, start_upload());
   u64 done = 0;
   u32 failures = 0;
@@ -131,7 +156,7 @@ Result<> RegistryClient::put_blob(const std::string& digest, int fd, u64 offset,
   call.request.body_fd = fd;
   call.request.body_offset = offset + done;
   call.request.body_size = size - done;
-  call.tries = done == 0 ? 1 : 0;
+  call.tries = 1;  // the upload's address is good for one answer
   u64 reported = 0;
   call.prepare = [&](fetch::Request&) -> Result<> {
     on_bytes(-static_cast<i64>(reported));
@@ -143,6 +168,7 @@ Result<> RegistryClient::put_blob(const std::string& digest, int fd, u64 offset,
     reported = sent;
   };
   auto response = send(call);
+  broken = !response;
   if (!response) return std::unexpected(response.error());
   if (response->status != 201) return refusal(call, *response);
   return {};
