@@ -87,7 +87,7 @@ constexpr Option kCreateOnly[] = {
 };
 constexpr Option kForce[] = {
     {"-f,--force", Takes::kFlag, "", "also when it runs: end it first"},
-    {"--cascade", Takes::kFlag, "", "with all machines that branched from it"}};
+    {"--cascade", Takes::kFlag, "", "with all machines that branched from it (none can yet)"}};
 constexpr Option kStop[] = {
     {"-f,--force", Takes::kFlag, "", "do not wait for the guest"},
     {"--timeout", Takes::kText, "10s", "time that the guest has to end by itself (10s)"}};
