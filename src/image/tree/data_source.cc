@@ -45,7 +45,7 @@ class MemorySource final : public DataSource {
   Result<> read(u64 offset, ByteSpan into) override {
     if (offset > bytes_.size() || into.size() > bytes_.size() - offset)
       return fail("{} bytes at offset {} are outside of {}", into.size(), offset, bytes_.size());
-    std::memcpy(into.data(), bytes_.data() + offset, into.size());
+    if (!into.empty()) std::memcpy(into.data(), bytes_.data() + offset, into.size());
     return {};
   }
 
