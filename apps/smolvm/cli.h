@@ -134,6 +134,7 @@ Result<int> run_pack_keygen(const Invocation& invocation);
 Result<int> run_pack_sign(const Invocation& invocation);
 Result<int> run_pack_push(const Invocation& invocation);
 Result<int> run_pack_pull(const Invocation& invocation);
+Result<int> run_pack_sbom(const Invocation& invocation);
 Result<int> run_config_show(const Invocation& invocation);
 Result<int> run_image_pull(const Invocation& invocation);
 Result<int> run_image_list(const Invocation& invocation);

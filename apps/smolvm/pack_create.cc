@@ -8,6 +8,7 @@
 
 #include "default_image.h"
 #include "image/capsule/pack.h"
+#include "image/sbom/sbom.h"
 #include "image/tree/byte_source.h"
 #include "image/tree/erofs.h"
 #include "image/tree/host_directory.h"
@@ -145,6 +146,13 @@ std::string name_from(const std::string& output) {
   return machines::validate_name(name) ? name : "app";
 }
 
+// What the root holds; of kernel, init and program `pack sbom` says it, as a rebase changes them.
+Result<std::string> sbom_of_root(const Root& root, const std::string& name, u64 created) {
+  TRY_ASSIGN(const image::Tree tree, image::read_erofs(root.fd.get(), 0, root.size, "the root"));
+  return image::write_sbom(
+      {.name = name, .tool_version = SMOL_VERSION, .created = created, .parts = {}, .root = &tree});
+}
+
 }  // namespace
 
 Result<int> run_pack_create(const Invocation& invocation) {
@@ -165,6 +173,7 @@ Result<int> run_pack_create(const Invocation& invocation) {
                          .sbom = {},
                          .created = creation_time()};
   parts.config.extra[image::kExtraKernel] = kernel.kind;
+  TRY_ASSIGN(parts.sbom, sbom_of_root(root, name, parts.created));
   if (invocation.has("single-file") || !output.ends_with(".smolmachine")) {
     TRY_ASSIGN(parts.program, find_runtime());
   }

@@ -6,6 +6,7 @@
 #include "config/settings.h"
 #include "image/container/container.h"
 #include "image/container/describe.h"
+#include "image/sbom/sbom.h"
 #include "pack.h"
 
 namespace smolvm {
@@ -63,6 +64,14 @@ Result<int> run_pack_verify(const Invocation& invocation) {
         signature.trusted ? "right"
                           : "not checked, the key is not known here (--key, or trusted-keys)",
         signature.trusted_comment.c_str());
+  return 0;
+}
+
+Result<int> run_pack_sbom(const Invocation& invocation) {
+  TRY_ASSIGN(const image::VerifyPolicy policy, pack_policy(invocation));
+  TRY_ASSIGN(const image::Container container, image::Container::open(invocation.words[0], policy));
+  TRY_ASSIGN(const std::string text, image::sbom_of(container, SMOL_VERSION));
+  std::fputs(text.c_str(), stdout);
   return 0;
 }
 

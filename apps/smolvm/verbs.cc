@@ -368,6 +368,13 @@ const Verb kVerbs[] = {
      run_pack_pull,
      "The signature is checked before anything is fetched, and every byte before the file is "
      "there."},
+    {"pack sbom",
+     "",
+     "print what software a machine file or a capsule holds, as SPDX 2.3 JSON",
+     Words::kFixed,
+     "FILE",
+     {kTrust},
+     run_pack_sbom},
     {"config show", "", "print the settings in force", Words::kNone, "", {kJson}, run_config_show},
     {"image pull",
      "",
