@@ -294,7 +294,8 @@ Result<Image> import_archive(const ImageStore& store, const Source& source,
 
 namespace {
 
-Result<> import_blob(const ImageStore& store, const std::string& path, const Descriptor& blob) {
+Result<> import_blob(const ImageStore& store, const std::string& path, const Descriptor& blob,
+                     std::vector<std::string>& added) {
   TRY_ASSIGN(std::optional<BlobWriter> writer, store.write_blob(blob.digest, blob.size));
   if (!writer) return {};
   TRY(writer->restart());
@@ -308,18 +309,20 @@ Result<> import_blob(const ImageStore& store, const std::string& path, const Des
     TRY(base::read_exact_at(fd.get(), part, writer->offset(), from));
     TRY(writer->append(part));
   }
-  return writer->commit();
+  TRY(writer->commit());
+  added.push_back(blob.digest);
+  return {};
 }
 
 Result<Image> import_layout(const ImageStore& store, const std::string& path,
                             const std::string& name, const std::string& stamp,
-                            const PullOptions& options) {
+                            const PullOptions& options, std::vector<std::string>& added) {
   TRY_ASSIGN(const std::string index, base::read_text_file(path + "/index.json"));
   if (index.size() > kMaxDocument) return fail("index.json is too large");
   std::string inner_name;
   const auto read = [&](const Descriptor& blob) -> Result<std::string> {
     if (blob.size > kMaxDocument) return fail("manifest {} is too large", blob.digest);
-    TRY(import_blob(store, path, blob));
+    TRY(import_blob(store, path, blob, added));
     return store.read_blob(blob.digest, kMaxDocument);
   };
   TRY_ASSIGN(const std::string manifest_text,
@@ -328,9 +331,9 @@ Result<Image> import_layout(const ImageStore& store, const std::string& path,
   TRY(check_layer_types(manifest));
   TransferProgress progress{0, manifest.config.size, 0, manifest.layers.size()};
   for (const Descriptor& layer : manifest.layers) progress.total += layer.size;
-  TRY(import_blob(store, path, manifest.config));
+  TRY(import_blob(store, path, manifest.config, added));
   for (const Descriptor& layer : manifest.layers) {
-    TRY(import_blob(store, path, layer));
+    TRY(import_blob(store, path, layer, added));
     progress.done += layer.size;
     ++progress.blobs_done;
     if (options.on_progress) options.on_progress(progress);
@@ -345,12 +348,14 @@ Result<Image> import_directory(const ImageStore& store, const std::string& path,
   const std::string folder = absolute(path);
   const std::string name = "archive:" + folder;
   const std::string stamp = stamp_of(folder + "/index.json");
-  TRY_ASSIGN(const base::UniqueFd lock, store.lock_for_adding());
+  TRY_ASSIGN(base::UniqueFd lock, store.lock_for_adding());
   TRY_ASSIGN(std::optional<Image> known, find_imported(store, name, stamp, options));
   if (known) return std::move(*known);
-  auto image = import_layout(store, folder, name, stamp, options);
-  if (!image) return wrap(image.error(), "OCI directory {}", path);
-  return image;
+  std::vector<std::string> added;
+  auto image = import_layout(store, folder, name, stamp, options, added);
+  if (image) return image;
+  store.drop_unneeded(std::move(lock), added);
+  return wrap(image.error(), "OCI directory {}", path);
 }
 
 }  // namespace smol::image

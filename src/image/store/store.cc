@@ -64,7 +64,10 @@ Result<> hash_prefix(int fd, u64 size, BlobHash& hash, const std::string& path) 
 Result<> BlobWriter::append(ConstByteSpan bytes) {
   if (bytes.size() > size_ - offset_)
     return fail("blob {}: more than the {} bytes that were declared", digest_, size_);
-  TRY(base::write_all_at(fd_.get(), bytes, offset_, path_));
+  if (auto written = base::write_all_at(fd_.get(), bytes, offset_, path_); !written) {
+    (void)restart();  // a full disk is not kept full by half a blob
+    return written;
+  }
   hash_.update(bytes);
   offset_ += bytes.size();
   return {};

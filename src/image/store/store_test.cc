@@ -2,7 +2,6 @@
 // blob; resuming; wrong bytes; a full disk; what prune takes and what it leaves.
 #include "image/store/store.h"
 
-#include <algorithm>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -11,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <thread>
 
