@@ -37,16 +37,16 @@ bool known_from_guest(u16 type) { return limit_of(type) != kUnknown; }
 
 ByteSpan FrameReader::room() {
   if (begin_ > 0) {
-    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;
   }
-  return {buffer_.data() + end_, buffer_.size() - end_};
+  return {buffer_.get() + end_, kRoom - end_};
 }
 
 Result<bool> FrameReader::next(Frame& frame) {
   if (end_ - begin_ < SMOL_FRAME_HEADER_SIZE) return false;
-  const auto header = base::load<smol_frame_header>(buffer_.data() + begin_);
+  const auto header = base::load<smol_frame_header>(buffer_.get() + begin_);
   if (!known_from_guest(header.type))
     return fail("the guest sent a frame of the unknown type {}", header.type);
   if (header.flags != 0)
@@ -55,7 +55,7 @@ Result<bool> FrameReader::next(Frame& frame) {
     return fail("the guest sent a frame of type {} with {} bytes, {} are allowed", header.type,
                 header.length, limit_of(header.type));
   if (end_ - begin_ < SMOL_FRAME_HEADER_SIZE + header.length) return false;
-  frame = {header.type, {buffer_.data() + begin_ + SMOL_FRAME_HEADER_SIZE, header.length}};
+  frame = {header.type, {buffer_.get() + begin_ + SMOL_FRAME_HEADER_SIZE, header.length}};
   begin_ += SMOL_FRAME_HEADER_SIZE + header.length;
   return true;
 }
@@ -65,7 +65,7 @@ std::size_t FrameReader::missing() const {
   if (there < SMOL_FRAME_HEADER_SIZE) return SMOL_FRAME_HEADER_SIZE - there;
   const std::size_t whole =
       SMOL_FRAME_HEADER_SIZE +
-      std::size_t{base::load<smol_frame_header>(buffer_.data() + begin_).length};
+      std::size_t{base::load<smol_frame_header>(buffer_.get() + begin_).length};
   return whole > there ? whole - there : 0;
 }
 

@@ -2,6 +2,7 @@
 // frames and back.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,9 @@ class FrameReader {
   std::size_t missing() const;
 
  private:
-  std::vector<u8> buffer_ = std::vector<u8>(256 * kKiB);
+  static constexpr std::size_t kRoom = 256 * kKiB;
+  // Not zeroed: what no frame was large enough for takes no memory.
+  std::unique_ptr<u8[]> buffer_ = std::make_unique_for_overwrite<u8[]>(kRoom);
   std::size_t begin_ = 0, end_ = 0;
 };
 

@@ -11,6 +11,7 @@
 
 #include <cstring>
 
+#include "base/give_back.h"
 #include "guest/protocol/protocol.h"
 
 namespace smol::machines {
@@ -19,6 +20,7 @@ namespace {
 constexpr std::size_t kConsoleKept = 64 * kKiB;
 constexpr u64 kSecond = 1'000'000'000;
 constexpr u64 kEndGrace = 5 * kSecond;  // from the monitor's SIGTERM to its end
+constexpr u64 kSettled = 5 * kSecond;   // from the start until what only the start needed goes
 
 Result<std::string> random_name() {
   u8 bytes[8];
@@ -89,6 +91,9 @@ Result<> RunSession::watch_all() {
   TRY(loop_->add(monitor_->errors(), EPOLLIN, [this](u32) { read_errors(); }));
   TRY(loop_->add(monitor_->pidfd(), EPOLLIN, [this](u32) { monitor_ended(); }));
   TRY_ASSIGN(grace_, base::Timer::create(*loop_, [this] { monitor_->kill(SIGKILL); }));
+  // From then on this process waits for most of its life.
+  TRY_ASSIGN(settled_, base::Timer::create(*loop_, base::give_back_unused));
+  settled_->arm(kSettled);
   if (options_.timeout_ns != 0) {
     TRY_ASSIGN(timeout_, base::Timer::create(*loop_, [this] {
                  given_up({124, fmt::format("timed out after {}", options_.timeout_text)});

@@ -60,7 +60,7 @@ class RunSession final : public ProgramSession::Owner {
 
   RunOptions options_;
   std::unique_ptr<base::EventLoop> loop_;
-  std::unique_ptr<base::Timer> timeout_, grace_;
+  std::unique_ptr<base::Timer> timeout_, grace_, settled_;
   std::unique_ptr<ProgramSession> program_;
   std::unique_ptr<SocketRelay> relay_;
   std::string socket_name_;  // without '@'
