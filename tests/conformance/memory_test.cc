@@ -98,6 +98,32 @@ TEST_P(Memory, WritesToReadOnlyMemoryAreMmio) {
   EXPECT_EQ(base::load<u32>(extra.data() + 4), 0u);
 }
 
+TEST_P(Memory, PostedWritesMakeNoExitAndAreTakenOnce) {
+  Machine machine(GetParam());
+  const auto& capabilities = machine.vm().capabilities();
+  if (!capabilities.read_only_memory || !capabilities.posted_writes)
+    GTEST_SKIP() << "no posted writes here";
+  base::Mapping extra = anonymous(64 * kKiB);
+  base::store(extra.data(), u32{77});
+  machine.start_long(kReadWrite);
+  MemorySlot slot;
+  slot.slot = 5;
+  slot.start = GuestPhysical(kMmio);
+  slot.size = extra.size();
+  slot.host = extra.data();
+  slot.read_only = true;
+  ASSERT_TRUE(machine.vm().set_memory_slot(slot));
+  ASSERT_TRUE(machine.vm().post_writes(GuestPhysical(kMmio + 4), 4));
+  EXPECT_EQ(machine.run_to_out(0x10), 77u);  // neither the read nor the INC made an exit
+  std::vector<std::pair<u64, u32>> taken;
+  for (int turn = 0; turn < 2; ++turn)
+    machine.vm().take_posted_writes([&](GuestPhysical address, ConstByteSpan data) {
+      ASSERT_EQ(data.size(), 4u);
+      taken.emplace_back(address.value, base::load<u32>(data.data()));
+    });
+  EXPECT_EQ(taken, (std::vector<std::pair<u64, u32>>{{kMmio + 4, 1}}));
+}
+
 constexpr u8 kDirtyPages[] = {
     0xc7, 0x04, 0x25, 0x00, 0x00, 0x10,
     0x00, 0x01, 0x00, 0x00, 0x00,  // mov dword ptr [0x100000], 1
