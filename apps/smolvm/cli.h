@@ -108,6 +108,7 @@ Result<int> run_pack_rebase(const Invocation& invocation);
 // `pack launch FILE WORDS...`: what the first line of a split executable calls; words are FILE's.
 Result<int> run_pack_launch(int argc, char** argv);
 Result<int> run_rootfs(const Invocation& invocation);
+Result<int> run_build(const Invocation& invocation);
 Result<int> run_machine_run(const Invocation& invocation);
 Result<int> run_detached(const Invocation& invocation);  // `machine run -d`
 Result<int> run_machine_create(const Invocation& invocation);

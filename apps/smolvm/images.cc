@@ -1,21 +1,23 @@
 // -I, --rootfs and what a Smolfile names: to a root file system and a program.
+#include "images.h"
+
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
 
+#include "image/oci/root.h"
+#include "machines/data_dir.h"
 #include "options.h"
+#include "progress.h"
 
 namespace smolvm {
 namespace {
 
 using namespace smol;
 
-bool is_directory(const std::string& path) {
-  struct stat status{};
-  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
+constexpr u64 kMegabyte = 1'000'000;
 
 Result<std::string> absolute(const std::string& path) {
   char resolved[PATH_MAX];
@@ -26,15 +28,76 @@ Result<std::string> absolute(const std::string& path) {
 
 // `create` makes a machine that waits for `exec`, unless a program was asked for.
 void set_program(const Invocation& invocation, const machines::ProgramChoice& choice,
-                 const machines::Words& entrypoint, const machines::Words& command,
-                 machines::MachineSpec& spec) {
+                 const image::ImageConfig& config, machines::MachineSpec& spec) {
   const bool create = std::string_view(invocation.verb->path) == "machine create";
   spec.command.clear();
   if (!create || choice.explicit_program())
-    spec.command = machines::program_words(choice, entrypoint, command);
+    spec.command = machines::program_words(choice, config.entrypoint, config.cmd);
+}
+
+std::string transfer_text(const image::TransferProgress& now) {
+  std::string text = fmt::format("{:.1f}", static_cast<double>(now.done) / kMegabyte);
+  if (now.total > 0) text += fmt::format(" of {:.1f}", static_cast<double>(now.total) / kMegabyte);
+  text += " MB";
+  if (now.blobs > 0) text += fmt::format(", {} of {} parts", now.blobs_done, now.blobs);
+  return text;
+}
+
+// The root of an image, and what it says of the program.
+Result<image::ImageConfig> use_image(const Invocation& invocation, const std::string& name,
+                                     machines::MachineSpec& spec) {
+  TRY_ASSIGN(const auto store, open_images());
+  TRY_ASSIGN(auto image, bring_image(store, {.name = name,
+                                             .platform = invocation.text("oci-platform"),
+                                             .pull = invocation.text("pull")}));
+  if (image.config.architecture != "amd64")
+    return fail("the image {} is for {}: machines here are linux/amd64", image.reference,
+                image.platform);
+  TRY_ASSIGN(spec.rootfs, bring_root(store, image));
+  spec.image = image.reference;
+  spec.image_digest = image.manifest_digest;
+  machines::apply_image(image.config, spec);
+  return std::move(image.config);
 }
 
 }  // namespace
+
+Result<image::ImageStore> open_images() {
+  TRY_ASSIGN(const std::string data, machines::data_dir());
+  return image::ImageStore::open(data + "/images");
+}
+
+Result<image::Image> bring_image(const image::ImageStore& store, const ImageRequest& request) {
+  const image::Source source = image::classify_source(request.name);
+  image::PullOptions options;
+  TRY_ASSIGN(options.platform, image::parse_platform(request.platform));
+  TRY_ASSIGN(options.policy, image::parse_pull_policy(request.pull));
+  const bool registry = source.kind == image::Source::Kind::kRegistry;
+  if (registry && options.policy != image::PullPolicy::kAlways) {
+    // The usual case reads no configuration and asks nobody.
+    TRY_ASSIGN(const auto reference, image::parse_reference(source.text));
+    TRY_ASSIGN(auto there, image::find_local(store, reference, options.platform));
+    if (there) return std::move(*there);
+  }
+  if (registry) {
+    TRY_ASSIGN(options.registry, image::RegistryOptions::of_host());
+  }
+  Progress progress(fmt::format("Fetching {}", request.name));
+  options.on_progress = [&](const image::TransferProgress& now) {
+    progress.detail(transfer_text(now));
+  };
+  return image::pull(store, source, options);
+}
+
+Result<std::string> bring_root(const image::ImageStore& store, const image::Image& image) {
+  const std::string path = image::root_path(store, image.config.diff_ids);
+  if (::access(path.c_str(), R_OK) == 0) return path;
+  Progress progress(fmt::format("Unpacking {}", image.reference));
+  return image::ensure_root(store, image, [&](const image::RootProgress& now) {
+    progress.detail(now.layer > now.layers ? std::string("writing the root file system")
+                                           : fmt::format("layer {} of {}", now.layer, now.layers));
+  });
+}
 
 Result<> choose_root(const Invocation& invocation, machines::ProgramChoice choice,
                      machines::MachineSpec& spec) {
@@ -46,20 +109,21 @@ Result<> choose_root(const Invocation& invocation, machines::ProgramChoice choic
     choice.entrypoint = word.empty() ? machines::Words{} : machines::Words{word};
     choice.command.reset();
   }
-  std::string image = invocation.text("image", spec.image);
+  const std::string image = invocation.text("image", spec.image);
   spec.image.clear();
+  image::ImageConfig config;
+  using Kind = image::Source::Kind;
+  const auto source = image::classify_source(image);
   if (invocation.has("rootfs")) {
-    image.clear();
     TRY_ASSIGN(spec.rootfs, absolute(invocation.text("rootfs")));
-  } else if (!image.empty() && is_directory(image)) {
-    TRY_ASSIGN(spec.rootfs, absolute(image));
-  } else if (!image.empty()) {
-    return fail(
-        "-I {}: image references and archives are not supported yet, a root file system's "
-        "directory is",
-        image);
+  } else if (image.empty()) {
+    // The embedded one.
+  } else if (source.kind == Kind::kDirectory || source.kind == Kind::kFile) {
+    TRY_ASSIGN(spec.rootfs, absolute(source.text));
+  } else {
+    TRY_ASSIGN(config, use_image(invocation, image, spec));
   }
-  set_program(invocation, choice, {}, {}, spec);
+  set_program(invocation, choice, config, spec);
   return {};
 }
 

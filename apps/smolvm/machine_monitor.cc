@@ -31,9 +31,12 @@ constexpr u64 kMostDelay = 60 * kSecond, kStable = 60 * kSecond;
 enum class Restart { kNever, kOnFailure, kAlways };
 
 struct Watch {
-  std::string name, health;
+  std::string name;
+  std::vector<std::string> health;  // empty: the machine's end alone counts
   Restart restart = Restart::kOnFailure;
   u64 interval = 10 * kSecond, health_timeout = 5 * kSecond, retries = 3;
+  u64 start = 0;                                   // failures so soon after the start do not count
+  u64 most_restarts = 0, most_delay = kMostDelay;  // 0: as many as it takes
 };
 
 enum class Woke { kTime, kEnded, kSignal };
@@ -61,29 +64,43 @@ Woke wait_for(int signals, int process, u64 ns) {
   }
 }
 
-Result<Watch> read_watch(const Invocation& invocation) {
+// A duration of the command line, else the machine's, else the default that is in `into`.
+Result<> choose_duration(const Invocation& invocation, std::string_view key, u64 of_machine,
+                         u64& into) {
+  if (of_machine != 0) into = of_machine;
+  if (!invocation.has(key)) return {};
+  TRY_ASSIGN(into, machines::parse_duration(fmt::format("--{}", key), invocation.text(key)));
+  return {};
+}
+
+Result<Watch> read_watch(const Invocation& invocation, const machines::MachineSpec& spec) {
   Watch watch;
-  TRY_ASSIGN(watch.name, invocation.machine());
-  const std::string policy = invocation.text("restart", "on-failure");
+  watch.name = spec.name;
+  const std::string policy =
+      invocation.text("restart", spec.restart.policy.empty() ? "on-failure" : spec.restart.policy);
   if (policy == "never" || policy == "no")
     watch.restart = Restart::kNever;
   else if (policy == "always")
     watch.restart = Restart::kAlways;
   else if (policy != "on-failure")
     return fail("--restart {}: never, on-failure and always are known", policy);
-  watch.health = invocation.text("health-cmd");
-  TRY_ASSIGN(watch.interval,
-             machines::parse_duration("--interval", invocation.text("interval", "10s")));
-  TRY_ASSIGN(watch.health_timeout,
-             machines::parse_duration("--health-timeout", invocation.text("health-timeout", "5s")));
-  watch.retries = std::max<u64>(1, invocation.number("health-retries", 3));
+  const machines::Health& health = spec.health;
+  watch.health = health.command;
+  if (invocation.has("health-cmd")) watch.health = {"sh", "-c", invocation.text("health-cmd")};
+  TRY(choose_duration(invocation, "interval", health.interval_ns, watch.interval));
+  TRY(choose_duration(invocation, "health-timeout", health.timeout_ns, watch.health_timeout));
+  watch.retries = std::max<u64>(
+      1, invocation.number("health-retries", health.retries != 0 ? health.retries : 3));
+  watch.start = health.start_ns;
+  watch.most_restarts = spec.restart.max_retries;
+  if (spec.restart.max_backoff_ns != 0) watch.most_delay = spec.restart.max_backoff_ns;
   return watch;
 }
 
 // What the health command says: "" for healthy.
 std::string ask_health(const Watch& watch, const Record& record) {
   machines::RunConfig program;
-  program.arguments = {"sh", "-c", watch.health};
+  program.arguments = watch.health;
   const auto end =
       machines::AgentClient(machines::vsock_socket(record), watch.health_timeout + 5 * kSecond)
           .run(program, watch.health_timeout);
@@ -102,6 +119,7 @@ struct Ended {
 // Until the machine has ended, is unhealthy (then it is stopped here), or we are told to end.
 Result<Ended> watch_one_run(Machines& all, const Watch& watch, int signals) {
   u64 failures = 0;
+  const u64 began = base::monotonic_ns();
   for (;;) {
     TRY_ASSIGN(const Record record, all.get(watch.name));
     if (record.state == State::kStopping) {
@@ -119,6 +137,7 @@ Result<Ended> watch_one_run(Machines& all, const Watch& watch, int signals) {
     if (woke == Woke::kSignal) return Ended{.by_signal = true};
     if (woke == Woke::kEnded || watch.health.empty() || record.state == State::kPaused) continue;
     const std::string problem = ask_health(watch, record);
+    if (!problem.empty() && base::monotonic_ns() - began < watch.start) continue;
     failures = problem.empty() ? 0 : failures + 1;
     if (!problem.empty())
       tell(watch, fmt::format("unhealthy ({} of {}): {}", failures, watch.retries, problem));
@@ -131,9 +150,10 @@ Result<Ended> watch_one_run(Machines& all, const Watch& watch, int signals) {
 }  // namespace
 
 Result<int> run_machine_monitor(const Invocation& invocation) {
-  TRY_ASSIGN(const Watch watch, read_watch(invocation));
+  TRY_ASSIGN(const std::string name, invocation.machine());
   TRY_ASSIGN(auto all, Machines::open());
-  TRY_ASSIGN(const Record first, all.get(watch.name));
+  TRY_ASSIGN(const Record first, all.get(name));
+  TRY_ASSIGN(const Watch watch, read_watch(invocation, first.spec));
   sigset_t set;
   ::sigemptyset(&set);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&set, number);
@@ -141,6 +161,7 @@ Result<int> run_machine_monitor(const Invocation& invocation) {
   const base::UniqueFd signals(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals.valid()) return fail_errno("cannot watch signals");
   bool start = first.state == State::kCreated || first.state == State::kStopped;
+  u64 restarts = 0;
   for (u64 delay = kSecond;;) {
     const u64 began = base::monotonic_ns();
     bool failed = false;
@@ -167,10 +188,15 @@ Result<int> run_machine_monitor(const Invocation& invocation) {
     }
     if (watch.restart == Restart::kNever || (watch.restart == Restart::kOnFailure && !ended.failed))
       return ended.failed ? 1 : 0;
-    if (base::monotonic_ns() - began > kStable) delay = kSecond;
+    if (base::monotonic_ns() - began > kStable) {
+      delay = kSecond;
+      restarts = 0;
+    }
+    if (watch.most_restarts != 0 && restarts++ >= watch.most_restarts)
+      return fail("machine '{}' ended again after {} restarts", name, watch.most_restarts);
     tell(watch, fmt::format("restarting in {} s", delay / kSecond));
     if (wait_for(signals.get(), -1, delay) == Woke::kSignal) return 0;
-    delay = std::min(delay * 2, kMostDelay);
+    delay = std::min(delay * 2, watch.most_delay);
     start = true;
   }
 }

@@ -1,4 +1,4 @@
-// Verbs that read and write records: create, status, ls, update, delete, data-dir, images, prune.
+// Verbs that read and write records: create, status, ls, update, delete, data-dir.
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include "base/terminal.h"
 #include "machines/data_dir.h"
 #include "options.h"
+#include "table.h"
 
 namespace smolvm {
 namespace {
@@ -56,7 +57,8 @@ json sandbox_json(const std::string& folder) {
   for (std::size_t at = 0, end = 0; at < text->size(); at = end + 1) {
     end = std::min(text->find('\n', at), text->size());
     const json event = json::parse(text->substr(at, end - at), nullptr, false);
-    if (event.is_object() && event.contains("event") && event["event"] == "sandboxed" && event.contains("properties"))
+    if (event.is_object() && event.contains("event") && event["event"] == "sandboxed" &&
+        event.contains("properties"))
       told = event["properties"];
   }
   return told;
@@ -89,7 +91,10 @@ json record_json(const Record& record, const std::string& folder) {
           {"workdir", spec.directory},
           {"user", spec.user},
           {"labels", pairs_json(spec.labels)},
-          {"image", spec.rootfs},
+          {"image", spec.image.empty() ? spec.rootfs : spec.image},
+          {"image_digest", spec.image_digest},
+          {"exposed", spec.exposed},
+          {"command", spec.command},
           {"created_at", time_json(record.created_ms)},
           {"started_at", time_json(record.started_ms)},
           {"stopped_at", time_json(record.ended_ms)},
@@ -98,32 +103,6 @@ json record_json(const Record& record, const std::string& folder) {
 }
 
 std::string size_text(u64 gib) { return gib == 0 ? "-" : fmt::format("{} GiB", gib); }
-
-bool colours() { return ::isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr; }
-
-using Row = std::vector<std::string>;
-
-// Columns as wide as their widest entry; the last one is not padded.
-void print_table(const std::vector<Row>& rows) {
-  std::vector<std::size_t> widths;
-  for (const Row& row : rows)
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      if (widths.size() <= i) widths.push_back(0);
-      widths[i] = std::max(widths[i], row[i].size());
-    }
-  const bool coloured = colours();
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    std::string line;
-    for (std::size_t i = 0; i < rows[r].size(); ++i) {
-      std::string cell = rows[r][i];
-      const std::size_t missing = i + 1 < rows[r].size() ? widths[i] - cell.size() + 2 : 0;
-      if (coloured && r == 0) cell = "\033[1m" + cell + "\033[0m";
-      if (coloured && r > 0 && i == 1 && cell == "running") cell = "\033[32m" + cell + "\033[0m";
-      line += cell + std::string(missing, ' ');
-    }
-    fmt::print("{}\n", line);
-  }
-}
 
 void print_details(const Record& record) {
   const auto& spec = record.spec;
@@ -296,50 +275,6 @@ Result<int> run_machine_data_dir(const Invocation& invocation) {
   TRY_ASSIGN(auto all, machines::Machines::open());
   TRY_ASSIGN(const Record record, all.get(name));
   fmt::print("{}\n", all.machine_folder(record.spec.name));
-  return 0;
-}
-
-Result<int> run_machine_images(const Invocation& invocation) {
-  // Only the image that is part of this program: references are not pulled yet.
-  if (invocation.has("json")) {
-    fmt::print("{}\n", json::array({{{"name", "default"}, {"source", "embedded"}}}).dump(2));
-  } else {
-    print_table({{"NAME", "SOURCE"}, {"default", "embedded"}});
-  }
-  return 0;
-}
-
-Result<int> run_machine_prune(const Invocation& invocation) {
-  const bool dry = invocation.has("dry-run");
-  TRY_ASSIGN(auto all, machines::Machines::open());
-  TRY_ASSIGN(const auto garbage, all.garbage());
-  u64 bytes = 0;
-  json removed = json::array();
-  std::vector<std::string> lines;
-  for (const auto& [path, size] : garbage) {
-    if (!dry) TRY(machines::remove_tree(path));
-    bytes += size;
-    removed.push_back({{"path", path}, {"bytes", size}});
-    lines.push_back(path);
-  }
-  if (invocation.has("all")) {
-    TRY_ASSIGN(const auto records, all.list());
-    for (const Record& record : records) {
-      if (record.state != State::kStopped && record.state != State::kCreated) continue;
-      const u64 size = machines::disk_usage(all.machine_folder(record.spec.name));
-      if (!dry) TRY(all.remove(record.spec.name, false));
-      bytes += size;
-      removed.push_back({{"machine", record.spec.name}, {"bytes", size}});
-      lines.push_back("machine " + record.spec.name);
-    }
-  }
-  if (invocation.has("json")) {
-    fmt::print("{}\n", json{{"dry_run", dry}, {"removed", removed}, {"bytes", bytes}}.dump(2));
-    return 0;
-  }
-  for (const std::string& line : lines)
-    fmt::print("{} {}\n", dry ? "Would remove" : "Removed", line);
-  fmt::print("{} {} MiB\n", dry ? "Would free" : "Freed", bytes / kMiB);
   return 0;
 }
 

@@ -119,7 +119,7 @@ Result<int> run_machine_run(const Invocation& invocation) {
   // The guest knows its disk by another name than the user.
   if (const auto at = outcome.message.find(root_device);
       !root_device.empty() && at != std::string::npos)
-    outcome.message.replace(at, root_device.size(), spec.rootfs);
+    outcome.message.replace(at, root_device.size(), spec.image.empty() ? spec.rootfs : spec.image);
   if (!outcome.message.empty()) fmt::print(stderr, "Error: {}\n", outcome.message);
   if (invocation.has("boot-time") && outcome.message.empty()) TRY(print_boot_time(stats_path));
   return outcome.status;

@@ -9,6 +9,9 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "build.h"
+#include "images.h"
+
 namespace smolvm {
 namespace {
 
@@ -131,6 +134,11 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   if (invocation.has("smolfile")) {
     TRY_ASSIGN(const auto file, image::read_smolfile(invocation.text("smolfile")));
     TRY(machines::apply_smolfile(file, spec));
+    if (file.build && !invocation.has("image") && !invocation.has("rootfs")) {
+      TRY_ASSIGN(const auto store, open_images());
+      TRY_ASSIGN(const auto image, build_smolfile(store, {.smolfile = file.path, .quiet = true}));
+      spec.image = image.reference;
+    }
     choice.entrypoint = file.entrypoint;
     choice.command = file.cmd;
   }

@@ -12,8 +12,11 @@ constexpr Option kLongName[] = {
 constexpr Option kJson[] = {{"--json", Takes::kFlag, "", "as JSON"}};
 
 constexpr Option kImage[] = {
-    {"-I,--image", Takes::kText, "DIR",
-     "root file system directory (image references are not supported yet)"},
+    {"-I,--image", Takes::kText, "REF|FILE|DIR|-",
+     "image: a registry reference, an archive (docker save, OCI), an OCI or root file system "
+     "directory, - for an archive on standard input"},
+    {"--oci-platform", Takes::kText, "OS/ARCH", "platform of the image (linux/amd64)"},
+    {"--pull", Takes::kText, "WHEN", "missing, always or never (missing)"},
     {"--rootfs", Takes::kText, "DIR|FILE",
      "root file system: a directory (copied into guest memory) or a file system image (read-only, "
      "writes go elsewhere)"},
@@ -114,8 +117,9 @@ constexpr Option kCopy[] = {
     {"--uid", Takes::kNumber, "N", "owner of what is copied"},
     {"--gid", Takes::kNumber, "N", "group of what is copied"},
 };
-constexpr Option kPrune[] = {{"--dry-run", Takes::kFlag, "", "only say what would go"},
-                             {"--all", Takes::kFlag, "", "also every stopped machine"}};
+constexpr Option kPrune[] = {
+    {"--dry-run", Takes::kFlag, "", "only say what would go"},
+    {"--all", Takes::kFlag, "", "also every stopped machine, and images that no machine uses"}};
 constexpr Option kMonitor[] = {
     {"--restart", Takes::kText, "POLICY", "never, on-failure or always (on-failure)"},
     {"--health-cmd", Takes::kText, "COMMAND", "shell command in the guest; 0 means healthy"},
@@ -185,6 +189,13 @@ constexpr Option kRootfs[] = {
     {"--mirror", Takes::kText, "URL", "with --debootstrap: where packages come from"},
     {"--include", Takes::kText, "NAMES", "with --debootstrap: more packages, comma separated"},
     {"-v,--verbose", Takes::kFlag, "", "name the libraries"},
+};
+constexpr Option kBuild[] = {
+    {"-s,--smolfile", Takes::kText, "FILE|DIR", "the Smolfile (./Smolfile)"},
+    {"-t,--tag", Takes::kText, "NAME", "name of the result instead of the Smolfile's `image`"},
+    {"-o,--output", Takes::kText, "FILE",
+     "write it to a file, too: FILE.erofs the root file system, else an oci-archive"},
+    {"--no-cache", Takes::kFlag, "", "run every step again"},
 };
 
 constexpr const char* kStatuses =
@@ -430,6 +441,14 @@ const Verb kVerbs[] = {
      {kRootfs},
      run_rootfs,
      "Programs bring the libraries that they need. Times later than SOURCE_DATE_EPOCH become it."},
+    {"build",
+     "",
+     "build a Smolfile's image",
+     Words::kNone,
+     "",
+     {kBuild},
+     run_build,
+     "Prints the image's name and digest. `machine run -I NAME` runs it."},
     {"kernel path",
      "",
      "print a kernel's path: an ELF file with a PVH note",

@@ -134,6 +134,7 @@ Result<> AgentClient::set_time(u64 ns_since_1970) const {
   return setup(encode_time(ns_since_1970));
 }
 Result<> AgentClient::mount(const GuestMount& mount) const { return setup(encode_mount(mount)); }
+Result<> AgentClient::mount_disk(const GuestDisk& disk) const { return setup(encode_disk(disk)); }
 Result<> AgentClient::unmount(const std::string& path) const { return setup(encode_unmount(path)); }
 Result<> AgentClient::add_secret(const GuestSecret& secret) const {
   return setup(encode_secret(secret));

@@ -75,6 +75,7 @@ class AgentClient {
   Result<> set_time(u64 ns_since_1970) const;
   Result<> mount(const GuestMount& mount) const;
   Result<> unmount(const std::string& path) const;
+  Result<> mount_disk(const GuestDisk& disk) const;
   Result<> add_secret(const GuestSecret& secret) const;
   Result<> add_forward(const GuestForward& forward) const;
   Result<> add_network(const GuestNetwork& network) const;

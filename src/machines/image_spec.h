@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "image/oci/documents.h"
 #include "machines/spec.h"
 
 namespace smol::machines {
@@ -22,6 +23,10 @@ struct ProgramChoice {
 
 // ENTRYPOINT and CMD as docker has them: words replace CMD, ENTRYPOINT stays in front of them; an
 // entry point that the user names takes the image's CMD away.
+// What an image says, under what spec has already: environment, user, working directory, labels,
+// stop signal, health command, ports that it serves, folders that it wants.
+void apply_image(const image::ImageConfig& config, MachineSpec& spec);
+
 // "SIGQUIT", "QUIT", "3", "RTMIN+3": a number; nullopt for what is no signal, and for "".
 std::optional<int> signal_number(std::string_view text);
 

@@ -20,6 +20,39 @@ TEST(ProgramWords, AreThoseOfDocker) {
   EXPECT_EQ(program_words({.command = Words{"c"}, .words = {"w"}}, {}, command), Words{"w"});
 }
 
+TEST(ImageSpec, IsUnderWhatTheUserSaid) {
+  image::ImageConfig config;
+  config.env = {"PATH=/x", "A=image", "broken"};
+  config.user = "web";
+  config.working_dir = "/srv";
+  config.stop_signal = "SIGQUIT";
+  config.volumes = {"/data", "relative"};
+  config.exposed_ports = {"80/tcp"};
+  config.labels = {{"a", "1"}, {"b", "2"}};
+  config.healthcheck = {.test = {"CMD-SHELL", "true"}, .interval_ns = 7, .retries = 2};
+  MachineSpec spec;
+  spec.environment = {"A=mine"};
+  spec.labels = {{"a", "mine"}};
+  apply_image(config, spec);
+  EXPECT_EQ(spec.environment, (std::vector<std::string>{"PATH=/x", "A=mine"}));
+  EXPECT_EQ(spec.user, "web");
+  EXPECT_EQ(spec.directory, "/srv");
+  EXPECT_EQ(spec.folders, (std::vector<std::string>{"/srv", "/data"}));
+  EXPECT_EQ(spec.stop_signal, "SIGQUIT");
+  EXPECT_EQ(spec.exposed, std::vector<std::string>{"80/tcp"});
+  EXPECT_EQ(spec.labels, (Pairs{{"a", "mine"}, {"b", "2"}}));
+  EXPECT_EQ(spec.health.command, (Words{"/bin/sh", "-c", "true"}));
+  EXPECT_EQ(spec.health.interval_ns, 7u);
+  MachineSpec other;
+  other.directory = "/mine";
+  other.user = "1";
+  config.healthcheck.test = {"NONE"};
+  apply_image(config, other);
+  EXPECT_EQ(other.directory, "/mine");
+  EXPECT_EQ(other.user, "1");
+  EXPECT_TRUE(other.health.command.empty());
+}
+
 TEST(SignalNumber, ReadsNamesAndNumbers) {
   EXPECT_EQ(signal_number("SIGQUIT"), 3);
   EXPECT_EQ(signal_number("WINCH"), 28);

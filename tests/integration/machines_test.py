@@ -319,7 +319,7 @@ class VerbTest(NamedTest):
         self.good("data-dir", out=self.data + "\n")
         self.create()
         self.good("data-dir", "web", out=os.path.join(self.data, "machines", "web") + "\n")
-        self.good("images", out="NAME     SOURCE\ndefault  embedded\n")
+        self.assertIn("\ndefault  linux/amd64  embedded", self.good("images"))
         self.assertEqual(json.loads(self.good("images", "--json"))[0]["name"], "default")
         self.assertEqual(self.good("egress-events", "web"), "")
         self.assertEqual(self.good("logs", "web"), "")

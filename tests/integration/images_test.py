@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Machines from container images: archives and directories, what an image says of its program, the store, and bad input."""
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+import oci_images
+from oci_images import Image, busybox, layer
+
+SMOLVM = os.environ["SMOLVM"]
+BASE = busybox()
+
+
+class Images(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="smol-images-")
+        self.addCleanup(self.folder.cleanup)
+        self.env = dict(os.environ, SMOLVM_DATA_DIR=self.path("data"), HOME=self.path("home"))
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def smolvm(self, *words, status=0, **more):
+        done = subprocess.run([SMOLVM, *words], env=self.env, capture_output=True, timeout=120, **more)
+        self.assertEqual(done.returncode, status, f"{words}: {done.stdout!r} {done.stderr!r}")
+        return done.stdout.decode(), done.stderr.decode()
+
+    def run_image(self, *words, status=0, **more):
+        return self.smolvm("machine", "run", "-I", *words, status=status, **more)
+
+    def blobs(self):
+        found = []
+        for folder, _, names in os.walk(self.path("data")):
+            found += [os.path.join(folder, name) for name in names]
+        return sorted(name for name in found if not name.endswith((".lock", "/lock")))
+
+    def test_sources_give_the_same(self):
+        image = Image([BASE, layer({"srv/hello": "hi\n"})], {"Cmd": ["cat", "/srv/hello"], "Env": ["PATH=/bin"]})
+        directory = image.oci_directory(self.path("oci"))
+        archive = image.oci_archive(self.path("oci.tar"))
+        saved = image.docker_archive(self.path("docker.tar"), "mine:1")
+        for source in (directory, archive, saved):
+            self.assertEqual(self.run_image(source)[0], "hi\n", source)
+        with open(archive, "rb") as stream:
+            self.assertEqual(self.run_image("-", stdin=stream)[0], "hi\n")
+        roots = [name for name in self.blobs() if name.endswith(".erofs")]
+        self.assertEqual(len(roots), 1, "one root for all of them")
+        listed = json.loads(self.smolvm("machine", "images", "--json")[0])
+        self.assertGreaterEqual(len(listed), 3)
+        self.smolvm("machine", "prune", "--all")
+        self.assertEqual([name for name in self.blobs() if "/images/" in name], [])
+
+    def test_configuration(self):
+        image = Image([BASE, layer({"entry": ("file", b"#!/bin/sh\necho \"$0 $* $A $B $(id -un) $(pwd)\"\n", 0o755)})],
+                      {"Entrypoint": ["/entry", "one"], "Cmd": ["two"], "Env": ["PATH=/bin", "A=a", "B=b"], "User": "web",
+                       "WorkingDir": "/srv/deep", "Volumes": {"/data/v": {}}})
+        source = image.oci_directory(self.path("oci"))
+        self.assertEqual(self.run_image(source)[0], "/entry one two a b web /srv/deep\n")
+        self.assertEqual(self.run_image(source, "-e", "B=c", "--user", "0", "-w", "/tmp", "--", "x", "y")[0],
+                         "/entry one x y a c root /tmp\n")
+        self.assertEqual(self.run_image(source, "--entrypoint", "pwd")[0], "/srv/deep\n")
+        self.assertEqual(self.run_image(source, "--entrypoint", "ls", "--", "-d", "/data/v")[0], "/data/v\n")
+        self.assertEqual(self.run_image(source, "--entrypoint", "sh", "--", "-c", "touch /x && echo wrote", "--user", "0", status=1)[0], "")
+        self.assertEqual(self.run_image(source, "--user", "0:0", "--entrypoint", "sh", "--", "-c", "touch /x && echo wrote")[0], "wrote\n")
+
+    def test_layers_cover_each_other(self):
+        image = Image([BASE,
+                       layer({"a/": ("dir", 0o755), "a/old": "1", "a/kept": "2", "b/": ("dir", 0o755), "b/gone": "3", "hard": "4",
+                              "harder": ("hard", "hard")}),
+                       layer({"a/.wh.old": "", "b/.wh..wh..opq": "", "b/new": "5"})],
+                      {"Env": ["PATH=/bin"], "Cmd": ["sh", "-c", "ls /a /b; stat -c %h /hard"]})
+        self.assertEqual(self.run_image(image.oci_archive(self.path("i.tar")))[0], "/a:\nkept\n\n/b:\nnew\n2\n")
+
+    def test_sixty_layers(self):
+        layers = [BASE] + [layer({f"n/{number}": str(number)}) for number in range(59)]
+        image = Image(layers, {"Env": ["PATH=/bin"]})
+        source = image.oci_directory(self.path("oci"))
+        self.assertEqual(self.run_image(source, "--", "sh", "-c", "cat /n/* | sha256sum; ls /n | grep -c .")[0].split()[-1], "59")
+
+    def test_named_machine(self):
+        image = Image([BASE, layer({"srv/index.html": "served\n"})],
+                      {"Env": ["PATH=/bin", "A=image"], "Cmd": ["httpd", "-f", "-p", "80", "-h", "/srv"], "StopSignal": "SIGINT",
+                       "ExposedPorts": {"80/tcp": {}}, "WorkingDir": "/srv",
+                       "Healthcheck": {"Test": ["CMD-SHELL", "wget -q -O /dev/null http://127.0.0.1/index.html"], "Interval": 1000000000}})
+        source = image.oci_directory(self.path("oci"))
+        self.smolvm("machine", "run", "-d", "-n", "web", "-I", source)
+        try:
+            # The program is started before the machine is ready, but it listens when it likes.
+            self.smolvm("machine", "exec", "web", "--", "sh", "-c",
+                        "until wget -q -O - http://127.0.0.1/index.html; do sleep 0.1; done")
+            self.assertEqual(self.smolvm("machine", "exec", "web", "--", "sh", "-c", "echo $A; pwd")[0], "image\n/srv\n")
+            told = json.loads(self.smolvm("machine", "status", "web", "--json")[0])
+            self.assertEqual(told["exposed"], ["80/tcp"])
+            self.assertTrue(told["image_digest"].startswith("sha256:"))
+            self.smolvm("machine", "prune", "--all")  # nothing that is in use
+            self.smolvm("machine", "exec", "web", "--", "touch", "/srv/kept")
+        finally:
+            self.smolvm("machine", "stop", "web")
+        self.smolvm("machine", "start", "web")
+        self.assertIn("kept", self.smolvm("machine", "exec", "web", "--", "ls", "/srv")[0])
+        self.smolvm("machine", "delete", "-f", "web")
+        # Without a program of one's own a created machine waits for exec.
+        self.smolvm("machine", "create", "-n", "still", "-I", source)
+        self.smolvm("machine", "start", "still")
+        self.assertNotIn("httpd", self.smolvm("machine", "exec", "still", "--", "ps")[0])
+        self.smolvm("machine", "delete", "-f", "still")
+
+    def test_stop_signal(self):
+        script = b"#!/bin/sh\ntrap 'echo asked > /told; exit 0' USR1\ntrap 'echo wrong > /told' TERM\necho > /ready\nwhile true; do sleep 0.1; done\n"
+        image = Image([BASE, layer({"entry": ("file", script, 0o755)})],
+                      {"Env": ["PATH=/bin"], "Entrypoint": ["/entry"], "StopSignal": "SIGUSR1"})
+        self.smolvm("machine", "run", "-d", "-n", "s", "-I", image.oci_directory(self.path("oci")))
+        self.smolvm("machine", "exec", "s", "--", "sh", "-c", "until test -f /ready; do sleep 0.1; done")
+        self.smolvm("machine", "stop", "s")
+        self.smolvm("machine", "update", "s", "-e", "X=1")
+        told = self.smolvm("machine", "start", "s")
+        self.assertEqual(self.smolvm("machine", "exec", "s", "--", "cat", "/told")[0], "asked\n", told)
+        self.smolvm("machine", "delete", "-f", "s")
+
+    def test_bad_input(self):
+        good = Image([BASE], {"Env": ["PATH=/bin"], "Entrypoint": ["/nowhere"]})
+        source = good.oci_directory(self.path("oci"))
+        errors = self.run_image(source, status=127)[1]
+        self.assertIn("/nowhere", errors)
+        self.assertEqual(len(errors.splitlines()), 1, errors)
+        before = self.blobs()
+        other = Image([BASE], architecture="arm64").oci_archive(self.path("arm.tar"))
+        errors = self.run_image(other, status=1)[1]
+        self.assertIn("arm64", errors)
+        self.assertEqual(len(errors.splitlines()), 1, errors)
+        self.assertLessEqual(set(self.blobs()), set(before), "nothing more in the store")
+        broken = Image([BASE, layer({"x": "y"})])
+        for name in list(broken.blobs):
+            if broken.blobs[name] == broken.packed[1]:
+                broken.blobs[name] = broken.blobs[name][:-9] + b"\xff" + broken.blobs[name][-8:]
+        errors = self.run_image(broken.oci_archive(self.path("broken.tar")), status=1)[1]
+        self.assertEqual(len(errors.splitlines()), 1, errors)
+        self.assertLessEqual(set(self.blobs()), set(before), "nothing more in the store")
+        errors = self.smolvm("machine", "run", "-I", "localhost:1/none:latest", "--pull", "never", status=1)[1]
+        self.assertIn("localhost:1/none:latest", errors)
+        self.assertIn("a b", self.smolvm("machine", "run", "-I", "a b", status=1)[1])
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounts a small file system")
+    def test_no_space(self):
+        big = Image([BASE, layer({"big": os.urandom(6 << 20)})], compress=False)
+        archive = big.oci_archive(self.path("big.tar"))
+        os.makedirs(self.path("data"))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", self.path("data")], check=True)
+        try:
+            errors = self.run_image(archive, status=1)[1]
+            self.assertIn("No space left", errors)
+            self.assertEqual(len(errors.splitlines()), 1, errors)
+            self.assertEqual([name for name in self.blobs() if "/blobs/" in name or "/roots/" in name], [])
+        finally:
+            subprocess.run(["umount", self.path("data")], check=True)
+
+    def test_two_at_once_and_a_kill(self):
+        image = Image([BASE, layer({f"d/{n}": os.urandom(20000) for n in range(200)})], {"Env": ["PATH=/bin"]})
+        source = image.oci_archive(self.path("i.tar"))
+        killed = subprocess.Popen([SMOLVM, "machine", "run", "-I", source, "--", "true"], env=self.env)
+        while not os.path.isdir(self.path("data/images/partial")) and killed.poll() is None:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        runs = [subprocess.Popen([SMOLVM, "machine", "run", "-I", source, "--", "sh", "-c", "ls /d | grep -c ."], env=self.env,
+                                 stdout=subprocess.PIPE) for _ in range(2)]
+        for run in runs:
+            self.assertEqual(run.communicate(timeout=120)[0], b"200\n")
+        self.smolvm("machine", "prune")
+        self.assertEqual([name for name in self.blobs() if "/partial/" in name], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
