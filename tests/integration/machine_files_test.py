@@ -56,7 +56,9 @@ class MachineFileTest(unittest.TestCase):
         self.smolvm("pack", "keygen", "-W")
         program = random.Random(8).randbytes(9000)
         path = self.write("app", machine_file.write(self.sections, program))
+        os.chmod(path, 0o777)
         self.smolvm("pack", "sign", path)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o777)
         good = self.read("app")
         self.assertIn("right", self.smolvm("pack", "verify", path, "--key", "smolvm.pub"))
         for part, (begin, end) in machine_file.parts(good).items():

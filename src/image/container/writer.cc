@@ -193,6 +193,8 @@ Result<> sign_file(const std::string& from, const std::string& to, const SecretK
     TRY(copy_bytes(container.fd(), end, out.get(), from));
     TRY(write_frame(out.get(), temporary, container.base(), container.index_offset(),
                     container.index_bytes(), &key, trusted_comment));
+    // Whatever the umask is: a capsule stays executable.
+    if (fchmod(out.get(), status.st_mode & 0777) != 0) return fail_errno("{}", temporary);
     if (fsync(out.get()) != 0) return fail_errno("{}", temporary);
     if (rename(temporary.c_str(), to.c_str()) != 0)
       return fail_errno("renaming {} to {}", temporary, to);
