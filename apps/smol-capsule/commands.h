@@ -7,6 +7,11 @@
 namespace capsule {
 
 Result<int> run_foreground(const Arguments& arguments, const Contents& contents);
+Result<int> start(const Arguments& arguments, const Contents& contents);
+// exec and shell.
+Result<int> execute(const Arguments& arguments, const Contents& contents);
+Result<int> stop(const Arguments& arguments, const Contents& contents);
+Result<int> status(const Arguments& arguments, const Contents& contents);
 Result<int> show_info(const Arguments& arguments, const Contents& contents);
 
 }  // namespace capsule

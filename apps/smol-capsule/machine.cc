@@ -63,11 +63,7 @@ Result<> add_program(const Arguments& arguments, const image::PackedConfig& conf
   if (program.arguments.empty())
     return fail("this capsule has no entry point: say which program to run");
   program.environment = config.env;
-  for (const std::string& entry : arguments.environment) {
-    const std::string name = entry.substr(0, entry.find('=') + 1);
-    std::erase_if(program.environment, [&](const auto& old) { return old.starts_with(name); });
-    program.environment.push_back(entry);
-  }
+  merge_environment(program.environment, arguments.environment);
   program.directory = arguments.workdir.empty() ? config.workdir : arguments.workdir;
   program.user = arguments.user.empty() ? config.user : arguments.user;
   return {};
@@ -102,6 +98,14 @@ Result<> add_engine(const Arguments& arguments, const image::PackedConfig& confi
 }
 
 }  // namespace
+
+void merge_environment(std::vector<std::string>& entries, const std::vector<std::string>& over) {
+  for (const std::string& entry : over) {
+    const std::string name = entry.substr(0, entry.find('=') + 1);
+    std::erase_if(entries, [&](const auto& old) { return old.starts_with(name); });
+    entries.push_back(entry);
+  }
+}
 
 Result<Plan> plan_machine(const Arguments& arguments, const image::PackedConfig& config,
                           bool has_root) {

@@ -29,9 +29,19 @@ Result<int> dispatch(const capsule::Arguments& arguments, const capsule::Content
       return 0;
     case capsule::Verb::kInfo:
       return capsule::show_info(arguments, contents);
-    default:
+    case capsule::Verb::kStart:
+      return capsule::start(arguments, contents);
+    case capsule::Verb::kExec:
+    case capsule::Verb::kShell:
+      return capsule::execute(arguments, contents);
+    case capsule::Verb::kStop:
+      return capsule::stop(arguments, contents);
+    case capsule::Verb::kStatus:
+      return capsule::status(arguments, contents);
+    case capsule::Verb::kRun:
       return capsule::run_foreground(arguments, contents);
   }
+  return 1;
 }
 
 int refuse(const Error& error, int status) {

@@ -16,6 +16,10 @@ using Loaded = std::function<void()>;
 // error. The process has one thread.
 int run_monitor(const vmm::MachineConfig& config, const Loaded& loaded);
 
+// Unmaps the program's pages, which the host has in its page cache anyway; they come back when they
+// are used.
+void drop_text();
+
 // Ends the machine that this process runs; says why on standard error. Any thread.
 void end_monitor(const Error& why);
 

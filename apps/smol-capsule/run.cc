@@ -6,6 +6,7 @@
 #include "commands.h"
 #include "machine.h"
 #include "machines/run_session.h"
+#include "monitor.h"
 
 namespace capsule {
 namespace {
@@ -36,6 +37,7 @@ Result<int> run_foreground(const Arguments& arguments, const Contents& contents)
   options.monitor = [&](const std::string& socket) {
     return run_packed(contents, plan.machine, socket);
   };
+  options.started = drop_text;
   TRY_ASSIGN(const machines::RunOutcome outcome, machines::RunSession::run(std::move(options)));
   if (!outcome.message.empty()) std::fprintf(stderr, "Error: %s\n", outcome.message.c_str());
   return outcome.status;

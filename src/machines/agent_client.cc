@@ -231,7 +231,12 @@ Result<base::UniqueFd> accept_guest(int listener, int monitor_pidfd, u64 timeout
     if (count <= 0) continue;
     if ((fds[0].revents & POLLIN) != 0) {
       base::UniqueFd peer(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
-      if (peer.valid()) return peer;
+      // An abstract name is open to all users of the host: only our own monitor is told the setup.
+      ucred who{};
+      socklen_t size = sizeof(who);
+      if (peer.valid() && ::getsockopt(peer.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 &&
+          (who.uid == ::geteuid() || who.uid == 0))
+        return peer;
     }
     if (fds[1].revents != 0) return fail("the machine ended before its init answered");
   }

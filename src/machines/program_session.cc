@@ -97,6 +97,7 @@ Result<> ProgramSession::handle(const Frame& frame) {
       return {};
     case SMOL_FRAME_STARTED:
       started_ = true;
+      owner_.program_started();
       return {};
     case SMOL_FRAME_STDIN_TAKEN:
       if (frame.payload.size() != 4) return fail("the guest's window update has a wrong size");

@@ -35,6 +35,7 @@ class ProgramSession {
     virtual void given_up(RunOutcome outcome) = 0;
     virtual void connection_gone() = 0;
     virtual void output_drained() = 0;
+    virtual void program_started() {}
   };
 
   struct Options {

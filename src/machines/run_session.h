@@ -29,6 +29,7 @@ struct RunOptions {
   // Instead of smol-vmm: the monitor as a function in the forked child, with a socket device at
   // `vsock_socket` ("@name") and the serial line on its standard output. Gives the exit status.
   std::function<int(const std::string& vsock_socket)> monitor;
+  std::function<void()> started;  // called when the guest's program runs
   bool interactive = false;   // copy standard input
   u64 timeout_ns = 0;         // 0: none
   std::string timeout_text;   // as the user wrote it
@@ -47,6 +48,9 @@ class RunSession final : public ProgramSession::Owner {
   void given_up(RunOutcome outcome) override;
   void connection_gone() override {}  // the monitor's end says how, unless EXIT already did
   void output_drained() override;
+  void program_started() override {
+    if (options_.started) options_.started();
+  }
 
   Result<> listen();
   Result<> start_monitor();

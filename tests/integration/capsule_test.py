@@ -113,6 +113,60 @@ class CapsuleTest(unittest.TestCase):
         with open(self.app, "rb") as one, open(again, "rb") as two:
             self.assertEqual(one.read(), two.read())
 
+    # --- In the background ---
+
+    def test_start_exec_stop(self):
+        state = os.path.join(self.folder, "state")
+        os.makedirs(state, mode=0o700)
+        # With a folder for its socket, and without any.
+        for number, env in enumerate(({"XDG_RUNTIME_DIR": state}, {})):
+            with self.subTest(env=env):
+                name = f"{os.getpid()}-{number}"
+                words = ["-n", name]
+                self.assertEqual(self.run_app("status", *words, env=env).returncode, 1)
+                done = self.run_app("start", *words, "--", "wait", env=env)
+                self.assertRegex(done.stdout, rf"^Started: {name} \(PID: \d+\)\n$", done)
+                try:
+                    self.assertEqual(self.run_app("start", *words, env=env).returncode, 1)
+                    self.assertIn("running", self.run_app("status", *words, env=env).stdout)
+                    self.assert_said(self.run_app("exec", *words, "-e", "WORD=x", "--", "/speak", "exit=5", env=env),
+                                     "argument exit=5", "word x", status=5)
+                finally:
+                    done = self.run_app("stop", *words, env=env)
+                self.assertEqual((done.returncode, done.stdout), (0, f"Stopped: {name}\n"), done)
+                self.assertEqual(json.loads(self.run_app("status", "--json", *words, env=env).stdout)["state"], "stopped")
+        self.assertEqual([entry for entry in os.listdir(state + "/smol-capsule") if not entry.endswith(".log")], [])
+
+    # --- Other shapes ---
+
+    def test_machine_files_and_split_ones(self):
+        plain, split = os.path.join(self.folder, "m.smolmachine"), os.path.join(self.folder, "split")
+        self.pack(plain, "--entrypoint", "/speak")
+        done = self.smolvm("pack", "run", "--from", plain, "-e", "WORD=w", "--", "exit=6", check=False)
+        self.assert_said(done, "argument exit=6", "word w", status=6)
+        self.pack(split, "--split", "--entrypoint", "/speak")
+        self.assertLess(os.path.getsize(split), 500_000)
+        path = os.path.join(self.folder, "bin")
+        os.makedirs(path)
+        os.symlink(os.path.abspath(SMOLVM), path + "/smolvm")
+        self.assert_said(self.run_app("--help", "exit=2", app=split, env={**self.env, "PATH": path + ":" + os.environ["PATH"]}),
+                         "argument --help", status=2)
+
+    def test_rebase_keeps_root_and_configuration(self):
+        app = os.path.join(self.folder, "rebased")
+        shutil.copy(self.app, app)
+        before = json.loads(self.run_app("info", "--json", app=app).stdout)["sections"]
+        done = self.smolvm("pack", "rebase", "--kernel", "full", app)
+        self.assertRegex(done.stdout, "kernel: [0-9a-f]{16} -> [0-9a-f]{16}\n")
+        self.assertRegex(done.stdout, "runtime: [0-9a-f]{16} as before\n")
+        after = {section["name"]: section for section in json.loads(self.run_app("info", "--json", app=app).stdout)["sections"]}
+        for section in before:
+            same = after[section["name"]]["digest"] == section["digest"]
+            self.assertEqual(same, section["name"] in ("init", "root"), section)
+        self.smolvm("pack", "rebase", "--kernel", "micro", app)
+        with open(self.app, "rb") as one, open(app, "rb") as two:
+            self.assertEqual(one.read(), two.read())
+
     # --- Where there is nothing ---
 
     def empty_root(self):
