@@ -1,5 +1,9 @@
 #include "fetch/response_parser.h"
 
+// Beast asserts 5 bytes where a body of no chunks ("0" and a line's end) has 3, which a server's
+// timing decides.
+#define BOOST_DISABLE_ASSERTS
+
 #include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <limits>

@@ -240,6 +240,8 @@ ca = "/ca.pem"
   ASSERT_FALSE(wrong);
   EXPECT_NE(wrong.error().chain().find("r.toml:2:"), std::string::npos) << wrong.error().chain();
   EXPECT_FALSE(parse_registries("x = [", "r.toml"));
+  EXPECT_FALSE(parse_registries("\n[{\"x\"}]", "r.toml"));
+  EXPECT_FALSE(parse_registries("[", "r.toml"));
   EXPECT_TRUE(parse_registries(registries_example(), "r.toml")->empty());
 }
 

@@ -6,6 +6,7 @@
 #define TOML_UNDEF_MACROS 1
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/bytes.h"
@@ -74,6 +75,30 @@ class Reader {
   const std::string& path_;
 };
 
+// toml++ 3.3 takes it for granted that a table's name begins like one. The line of a header that
+// does not; 0 when all do.
+std::size_t bad_header(std::string_view text) {
+  for (std::size_t line = 1; !text.empty(); ++line) {
+    const std::size_t end = text.find('\n');
+    std::string_view rest = text.substr(0, end);
+    const auto skip_blanks = [&] {
+      rest.remove_prefix(std::min(rest.size(), rest.find_first_not_of(" \t\r")));
+    };
+    skip_blanks();
+    if (rest.starts_with('[')) {
+      rest.remove_prefix(rest.starts_with("[[") ? 2 : 1);
+      skip_blanks();
+      const char c = rest.empty() ? ' ' : rest[0];
+      const bool name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                        (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '"' || c == '\'';
+      if (!name) return line;
+    }
+    if (end == std::string_view::npos) break;
+    text.remove_prefix(end + 1);
+  }
+  return 0;
+}
+
 }  // namespace
 
 Result<std::string> registries_path() {
@@ -86,6 +111,9 @@ Result<std::string> registries_path() {
 
 Result<Registries> parse_registries(std::string_view text, const std::string& path) {
   if (text.size() > kLongest) return fail("{} is too long", path);
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // a mark of byte order
+  if (const std::size_t line = bad_header(text); line != 0)
+    return fail("{}:{}:1: no name of a table behind '['", path, line);
   const toml::parse_result parsed = toml::parse(text, path);
   if (parsed.failed()) {
     const toml::source_position at = parsed.error().source().begin;
