@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 import unittest
 
+import debian_root
 from oci_images import Image, busybox
 
 SMOLVM = os.environ["SMOLVM"]
@@ -107,6 +108,25 @@ copy = ["busybox", "/bin/sh"]
                        "[[build.step]]\nrun = 'echo top > /made'\n")
         self.smolvm("build", "-s", os.path.join(folder, "Top"))
         self.assertEqual(self.smolvm("machine", "run", "-I", "top")[0], "top\n")
+
+    @unittest.skipUnless(os.geteuid() == 0, "the tree's owners are root's to read")
+    def test_debian_with_python(self):
+        """A whole distribution as the base, an interpreter with hundreds of files, and a step that runs it."""
+        tree = debian_root.cached("tree", [debian_root.SUITE, *debian_root.PACKAGES, *debian_root.apt_sources()],
+                                  debian_root.bootstrap)
+        folder = self.checkout("checkout", f"""
+image = "debian"
+cmd = ["python3", "/made.py"]
+[build]
+rootfs = "{os.path.join(tree, "root")}"
+memory = 256
+[[build.step]]
+env = ["PATH=/usr/bin:/bin"]
+[[build.step]]
+run = ["python3", "-c", "open('/made.py', 'w').write('import json, ssl; print(json.dumps([6 * 7]))')"]
+""")
+        self.smolvm("build", "-s", folder)
+        self.assertEqual(self.smolvm("machine", "run", "-I", "debian")[0], "[42]\n")
 
     def test_errors(self):
         cases = {
