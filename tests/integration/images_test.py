@@ -8,7 +8,7 @@ import tempfile
 import time
 import unittest
 
-import oci_images
+import registry
 from oci_images import Image, busybox, layer
 
 SMOLVM = os.environ["SMOLVM"]
@@ -157,6 +157,22 @@ class Images(unittest.TestCase):
             self.assertEqual([name for name in self.blobs() if "/blobs/" in name or "/roots/" in name], [])
         finally:
             subprocess.run(["umount", self.path("data")], check=True)
+
+    def test_from_a_registry(self):
+        """The first run pulls, the next ones ask nobody: they run with the registry gone."""
+        served = registry.Registry(self.path("registry"))
+        try:
+            layout = Image([BASE, layer({"srv/hello": "hi\n"})], {"Env": ["PATH=/bin"], "Cmd": ["cat", "/srv/hello"]})
+            for data in layout.packed + [layout.config]:
+                registry.push_blob(served.port, "team/hello", data)
+            registry.put_manifest(served.port, "team/hello", "1", layout.manifest, "application/vnd.oci.image.manifest.v1+json")
+            name = f"localhost:{served.port}/team/hello:1"
+            self.assertEqual(self.run_image(name)[0], "hi\n")
+        finally:
+            served.stop()
+        self.assertEqual(self.run_image(name)[0], "hi\n")
+        self.assertIn(name, self.smolvm("machine", "images")[0])
+        self.run_image(name, "--pull", "always", status=1)
 
     def test_two_at_once_and_a_kill(self):
         image = Image([BASE, layer({f"d/{n}": os.urandom(20000) for n in range(200)})], {"Env": ["PATH=/bin"]})
