@@ -99,6 +99,28 @@ std::size_t bad_header(std::string_view text) {
   return 0;
 }
 
+// Nor does it expect others than ASCII outside of texts and comments. The line that has such; 0 for
+// none.
+std::size_t bad_letter(std::string_view text) {
+  std::size_t line = 1;
+  char quote = 0;  // of the text that we are in; '#' in a comment
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\n') {
+      ++line;
+      quote = 0;
+    } else if (quote == 0) {
+      if (static_cast<u8>(c) >= 0x80) return line;
+      if (c == '"' || c == '\'' || c == '#') quote = c;
+    } else if (c == '\\' && quote == '"') {
+      ++i;
+    } else if (c == quote && quote != '#') {
+      quote = 0;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 Result<std::string> registries_path() {
@@ -114,6 +136,8 @@ Result<Registries> parse_registries(std::string_view text, const std::string& pa
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // a mark of byte order
   if (const std::size_t line = bad_header(text); line != 0)
     return fail("{}:{}:1: no name of a table behind '['", path, line);
+  if (const std::size_t line = bad_letter(text); line != 0)
+    return fail("{}:{}:1: a letter that is not ASCII outside of a text", path, line);
   const toml::parse_result parsed = toml::parse(text, path);
   if (parsed.failed()) {
     const toml::source_position at = parsed.error().source().begin;
