@@ -99,8 +99,8 @@ std::size_t bad_header(std::string_view text) {
   return 0;
 }
 
-// Nor does it expect others than ASCII outside of texts and comments. The line that has such; 0 for
-// none.
+// Nor does it expect others than ASCII wherever it looks for blanks, which texts belong to (they
+// have \\u). The line that has such; 0 for none.
 std::size_t bad_letter(std::string_view text) {
   std::size_t line = 1;
   char quote = 0;  // of the text that we are in; '#' in a comment
@@ -109,8 +109,9 @@ std::size_t bad_letter(std::string_view text) {
     if (c == '\n') {
       ++line;
       quote = 0;
+    } else if (static_cast<u8>(c) >= 0x80 && quote != '#') {
+      return line;
     } else if (quote == 0) {
-      if (static_cast<u8>(c) >= 0x80) return line;
       if (c == '"' || c == '\'' || c == '#') quote = c;
     } else if (c == '\\' && quote == '"') {
       ++i;
@@ -137,7 +138,7 @@ Result<Registries> parse_registries(std::string_view text, const std::string& pa
   if (const std::size_t line = bad_header(text); line != 0)
     return fail("{}:{}:1: no name of a table behind '['", path, line);
   if (const std::size_t line = bad_letter(text); line != 0)
-    return fail("{}:{}:1: a letter that is not ASCII outside of a text", path, line);
+    return fail("{}:{}:1: a letter that is not ASCII (in texts, write \\uXXXX)", path, line);
   const toml::parse_result parsed = toml::parse(text, path);
   if (parsed.failed()) {
     const toml::source_position at = parsed.error().source().begin;
