@@ -2,8 +2,12 @@
  * body. One process, poll(2), no allocation; built by musl-gcc -static -Os.
  *
  *   echo_server [PORT]     default 8080; prints "listening on PORT" when it does
+ *
+ * The interface $ECHO_INTERFACE gets 10.0.2.15/24 first, where nobody else sets up the network.
  */
 #include <errno.h>
+#include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -11,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -86,7 +91,23 @@ static int listen_on(int port) {
   return listen(fd, 64) == 0 ? fd : -1;
 }
 
+static void set_up(const char* interface) {
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  struct ifreq request = {0};
+  struct sockaddr_in* address = (struct sockaddr_in*)&request.ifr_addr;
+  strncpy(request.ifr_name, interface, IFNAMSIZ - 1);
+  address->sin_family = AF_INET;
+  address->sin_addr.s_addr = inet_addr("10.0.2.15");
+  if (ioctl(fd, SIOCSIFADDR, &request) != 0) perror("address");
+  address->sin_addr.s_addr = inet_addr("255.255.255.0");
+  if (ioctl(fd, SIOCSIFNETMASK, &request) != 0) perror("mask");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (ioctl(fd, SIOCSIFFLAGS, &request) != 0) perror("up");
+  close(fd);
+}
+
 int main(int argc, char** argv) {
+  if (getenv("ECHO_INTERFACE") != NULL) set_up(getenv("ECHO_INTERFACE"));
   int port = argc > 1 ? atoi(argv[1]) : 8080, listener = listen_on(port);
   if (listener < 0) {
     fprintf(stderr, "echo_server: port %d: %s\n", port, strerror(errno));
