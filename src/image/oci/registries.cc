@@ -87,7 +87,7 @@ std::size_t bad_header(std::string_view text) {
     skip_blanks();
     if (rest.starts_with('[')) {
       rest.remove_prefix(rest.starts_with("[[") ? 2 : 1);
-      skip_blanks();
+      rest.remove_prefix(std::min(rest.size(), rest.find_first_not_of(" \t")));
       const char c = rest.empty() ? ' ' : rest[0];
       const bool name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                         (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '"' || c == '\'';
