@@ -22,12 +22,21 @@ Result<base::UniqueFd> open_program() {
   return self;
 }
 
+// What no start reads is checked all the same: a file with a wrong byte is refused, whichever it is.
+Result<> check_unread(const image::Container& container) {
+  for (const image::Section& section : container.sections())
+    if (section.kind == image::SectionKind::kSbom && section.stored_size <= kCheckedAtStart)
+      TRY(container.verify_section(section));
+  return {};
+}
+
 }  // namespace
 
 Result<Contents> Contents::open(base::UniqueFd file, const std::string& name) {
   Contents contents;
   TRY_ASSIGN(auto container, image::Container::open(std::move(file), name, {}));
   contents.container_.emplace(std::move(container));
+  TRY(check_unread(*contents.container_));
   const image::Section* const config = contents.container_->find(image::SectionKind::kConfig);
   if (config == nullptr) return fail("{} has no section 'config'", name);
   TRY_ASSIGN(const std::string text,

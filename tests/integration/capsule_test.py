@@ -13,7 +13,7 @@ from smolvm import LIMIT, SMOLVM
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MOST_BYTES = 6_000_000  # of the HTTP echo server's capsule
-SECTIONS = ("config", "kernel", "init", "root")
+SECTIONS = ("config", "kernel", "init", "sbom", "root")
 
 
 def compile_static(source, target):
@@ -162,7 +162,7 @@ class CapsuleTest(unittest.TestCase):
         after = {section["name"]: section for section in json.loads(self.run_app("info", "--json", app=app).stdout)["sections"]}
         for section in before:
             same = after[section["name"]]["digest"] == section["digest"]
-            self.assertEqual(same, section["name"] in ("init", "root"), section)
+            self.assertEqual(same, section["name"] in ("init", "sbom", "root"), section)
         self.smolvm("pack", "rebase", "--kernel", "micro", app)
         with open(self.app, "rb") as one, open(app, "rb") as two:
             self.assertEqual(one.read(), two.read())

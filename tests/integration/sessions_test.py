@@ -173,7 +173,7 @@ class SocketTest(machines_test.NamedTest):
         self.assertTrue(smolvm.wait_until(lambda: subprocess.run(["ssh-add", "-q", key], env={**self.env, **env}, check=False).returncode == 0))
         self.start("--ssh-agent", env=env)
         # SSH_AGENTC_REQUEST_IDENTITIES, of the ssh agent's protocol.
-        result = self.vm("exec", "-i", "web", "--", "sh", "-c", "unix_peer ask $SSH_AUTH_SOCK", stdin=b"\0\0\0\1\x0b")
+        result = self.vm("exec", "-i", "web", "--", "sh", "-c", "unix_peer agent $SSH_AUTH_SOCK", stdin=b"\0\0\0\1\x0b")
         self.assertIn(b"for the guest", result.out, repr(result))
         self.assertEqual(result.out[4], 12)
 

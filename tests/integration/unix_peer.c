@@ -1,5 +1,5 @@
 // The guest's end of sessions_test.py: `unix_peer ask PATH` sends its standard input to a Unix socket, ends that direction and
-// prints what comes back; `unix_peer serve PATH` answers each connection with what came, in capitals, and ends when asked "end".
+// prints what comes back; `unix_peer agent PATH` keeps it open and prints one answer of the ssh agent; `unix_peer serve PATH` answers each connection with what came, in capitals, and ends when asked "end".
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +37,18 @@ static int serve(int listener) {
   }
 }
 
+// A message is a length of four bytes, big-endian, and that many bytes. The agent drops a client that has ended its direction.
+static int one_answer(int fd) {
+  size_t size = 0, wanted = 4;
+  while (size < wanted && wanted <= sizeof(buffer)) {
+    const ssize_t got = read(fd, buffer + size, wanted - size);
+    if (got <= 0) return fail("read");
+    size += (size_t)got;
+    if (size == 4) wanted = 4 + ((size_t)(unsigned char)buffer[2] << 8) + (unsigned char)buffer[3];
+  }
+  return write(1, buffer, size) == (ssize_t)size ? 0 : fail("write");
+}
+
 int main(int argc, char** argv) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -47,6 +59,7 @@ int main(int argc, char** argv) {
     return serve(fd);
   }
   if (connect(fd, (struct sockaddr*)&address, sizeof(address)) != 0) return fail(argv[2]);
+  if (strcmp(argv[1], "agent") == 0) return copy(0, fd) != 0 ? fail("copy") : one_answer(fd);
   if (copy(0, fd) != 0 || shutdown(fd, SHUT_WR) != 0 || copy(fd, 1) != 0) return fail("copy");
   return 0;
 }
