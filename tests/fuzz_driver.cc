@@ -1,6 +1,7 @@
-// Outside of the fuzz preset a fuzzer runs as an ordinary test: this driver feeds it the files named on
-// the command line, or a fixed sequence of generated inputs (SMOL_FUZZ_RUNS of them, default 20,000), so
-// that the code under it is driven with hostile bytes in every test run and a failure can be repeated.
+// Outside of the fuzz preset a fuzzer runs as an ordinary test: this driver feeds it the files
+// named on the command line, or a fixed sequence of generated inputs (SMOL_FUZZ_RUNS of them,
+// default 20,000), so that the code under it is driven with hostile bytes in every test run and a
+// failure can be repeated.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -22,7 +22,8 @@ Result<base::UniqueFd> open_program() {
   return self;
 }
 
-// What no start reads is checked all the same: a file with a wrong byte is refused, whichever it is.
+// What no start reads is checked all the same: a file with a wrong byte is refused, whichever it
+// is.
 Result<> check_unread(const image::Container& container) {
   for (const image::Section& section : container.sections())
     if (section.kind == image::SectionKind::kSbom && section.stored_size <= kCheckedAtStart)

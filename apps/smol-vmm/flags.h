@@ -14,7 +14,8 @@ struct ParsedFlags {
   std::string event_monitor;  // "path=FILE" or "fd=N"; empty: none
   smol::vmm::AfterReset after_reset = smol::vmm::AfterReset::kEnd;
   smol::vmm::AfterEnd after_end = smol::vmm::AfterEnd::kEndMonitor;
-  std::optional<int> exit_status;  // set: nothing to run (--help, --version: 0; a usage error: 2, already told)
+  std::optional<int>
+      exit_status;  // set: nothing to run (--help, --version: 0; a usage error: 2, already told)
 };
 
 ParsedFlags parse_flags(int argc, char** argv);

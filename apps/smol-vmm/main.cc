@@ -20,7 +20,8 @@ void stop_monitor(int) {
   if (g_controller != nullptr) g_controller->stop();
 }
 
-// With an API the machine belongs to whoever reaches its socket: a terminal that goes away is no reason to end it.
+// With an API the machine belongs to whoever reaches its socket: a terminal that goes away is no
+// reason to end it.
 void set_signals(bool has_api) {
   for (const int number : {SIGINT, SIGTERM}) ::signal(number, stop_monitor);
   ::signal(SIGHUP, has_api ? SIG_IGN : stop_monitor);
@@ -41,12 +42,14 @@ Result<int> run(const smol_vmm::ParsedFlags& flags) {
   vmm::MachineConfig config = flags.config;
   if (has_api) config.more_paths.push_back({listener.folder(), sandbox::Access::kEntries});
   TRY_ASSIGN(const auto controller,
-             vmm::Controller::create({.base = config, .after_reset = flags.after_reset, .after_end = flags.after_end},
-                                     std::move(events)));
+             vmm::Controller::create(
+                 {.base = config, .after_reset = flags.after_reset, .after_end = flags.after_end},
+                 std::move(events)));
   g_controller = controller.get();
   set_signals(has_api);
   TRY(vmm::prepare_confinement(config));
-  // The machine comes before the API's thread: the monitor enters namespaces of its own in between, which takes a process of one thread.
+  // The machine comes before the API's thread: the monitor enters namespaces of its own in between,
+  // which takes a process of one thread.
   if (!config.kernel.empty()) TRY(controller->boot_at_start(config));
   std::unique_ptr<vmm::ApiThread> api;
   if (has_api) {
@@ -59,8 +62,8 @@ Result<int> run(const smol_vmm::ParsedFlags& flags) {
   return status;
 }
 
-// Threads here are shallow. With the usual 8 MiB a stack is large enough for the host to back its first touch by a 2 MiB page, which
-// would be most of the monitor's memory.
+// Threads here are shallow. With the usual 8 MiB a stack is large enough for the host to back its
+// first touch by a 2 MiB page, which would be most of the monitor's memory.
 void make_stacks_small() {
   pthread_attr_t attributes;
   ::pthread_attr_init(&attributes);

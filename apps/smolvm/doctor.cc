@@ -56,7 +56,8 @@ void print_json(const Findings& found) {
   for (const auto& [name, part] : found.sandbox.parts())
     out["sandbox"][std::string(name)] = {{"in_force", part->in_force}, {"detail", part->detail}};
   for (const auto kind : sandbox::kThreadKinds)
-    out["seccomp_filter_instructions"][std::string(sandbox::name_of(kind))] = sandbox::filter_size(kind);
+    out["seccomp_filter_instructions"][std::string(sandbox::name_of(kind))] =
+        sandbox::filter_size(kind);
   fmt::print("{}\n", out.dump(2));
 }
 
@@ -73,7 +74,8 @@ Result<int> run_doctor(const Invocation& invocation) {
                found.accel == "kvm" ? "KVM" : "the software CPU (works everywhere)");
     fmt::print("monitor:     {}\n", found.monitor);
     for (const auto& [name, part] : found.sandbox.parts())
-      fmt::print("{}{} {}: {}\n", name == found.sandbox.parts().front().first ? "sandbox:     " : "             ",
+      fmt::print("{}{} {}: {}\n",
+                 name == found.sandbox.parts().front().first ? "sandbox:     " : "             ",
                  part->in_force ? "yes" : "no ", name, part->detail);
     fmt::print("kernel:      {}\n", found.kernel.empty() ? found.kernel_problem : found.kernel);
   }

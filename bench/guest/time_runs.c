@@ -1,5 +1,6 @@
-// time_runs COUNT COMMAND [ARGUMENT...]: runs the command COUNT times, its input and output at /dev/null, and prints the nanoseconds that
-// each run took, from fork to its end, a line each. Ends with status 1 when one does not exit with 0. For hosts without Python.
+// time_runs COUNT COMMAND [ARGUMENT...]: runs the command COUNT times, its input and output at
+// /dev/null, and prints the nanoseconds that each run took, from fork to its end, a line each. Ends
+// with status 1 when one does not exit with 0. For hosts without Python.
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

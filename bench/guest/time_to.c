@@ -1,6 +1,7 @@
-/* time_to MARK COMMAND...: runs the command, waits for MARK in its standard output, prints the nanoseconds from the start to then, and
- * kills it. With MARK "" it waits for the end and also prints the peak resident size in KiB. For benchmarks inside the bench host,
- * which has no scripting language. */
+/* time_to MARK COMMAND...: runs the command, waits for MARK in its standard output, prints the
+ * nanoseconds from the start to then, and kills it. With MARK "" it waits for the end and also
+ * prints the peak resident size in KiB. For benchmarks inside the bench host, which has no
+ * scripting language. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>

@@ -1,9 +1,10 @@
-/* Workloads that are timed inside a guest, on the host, and under peers: one static program, the same bytes everywhere.
+/* Workloads that are timed inside a guest, on the host, and under peers: one static program, the
+ * same bytes everywhere.
  *
  * usage: workloads MILLISECONDS [NAME...]
- * Each workload runs for about that time and prints a line of JSON: name, nanoseconds an iteration, iterations, and the TSC ticks
- * of one iteration of a fixed count (on the software CPU's deterministic mode the TSC counts retired instructions, so that ticks are
- * instructions, exactly).
+ * Each workload runs for about that time and prints a line of JSON: name, nanoseconds an iteration,
+ * iterations, and the TSC ticks of one iteration of a fixed count (on the software CPU's
+ * deterministic mode the TSC counts retired instructions, so that ticks are instructions, exactly).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -30,15 +31,18 @@ static uint64_t ticks(void) {
 
 static volatile uint64_t sink;
 
-/* --- integer loop mix: adds, shifts, multiplies, branches, loads and stores of a small table --- */
+/* --- integer loop mix: adds, shifts, multiplies, branches, loads and stores of a small table ---
+ */
 static uint32_t table[256];
 static __attribute__((noinline)) void integer_mix(void) {
   uint64_t a = 1, b = 0x9e3779b97f4a7c15u, c = 0;
   for (int i = 0; i < 20000; ++i) {
     a += b ^ (a >> 7);
     b = b * 6364136223846793005u + 1442695040888963407u;
-    if (b & 0x400) c += a & 0xff;
-    else c ^= b >> 32;
+    if (b & 0x400)
+      c += a & 0xff;
+    else
+      c ^= b >> 32;
     table[i & 255] += (uint32_t)c;
     a ^= table[(i * 7) & 255];
   }
@@ -48,27 +52,55 @@ static __attribute__((noinline)) void integer_mix(void) {
 /* --- a byte-code interpreter: switch dispatch over a small program --- */
 enum { PUSH, ADD, SUB, DUP, JNZ, SWAP, POP, HALT };
 static __attribute__((noinline)) void byte_code(void) {
-  static const uint8_t code[] = {PUSH, 0, PUSH, 250, DUP, PUSH, 3, ADD, POP, SWAP, PUSH, 2, ADD, SWAP, PUSH, 1, SUB, DUP, JNZ, 4, HALT};
+  static const uint8_t code[] = {PUSH, 0,   PUSH, 250,  DUP, PUSH, 3,   ADD, POP, SWAP, PUSH,
+                                 2,    ADD, SWAP, PUSH, 1,   SUB,  DUP, JNZ, 4,   HALT};
   int64_t stack[16];
   for (int round = 0; round < 10; ++round) {
     int sp = 0, pc = 0;
     for (;;) {
       switch (code[pc++]) {
-        case PUSH: stack[sp++] = code[pc++]; break;
-        case ADD: --sp; stack[sp - 1] += stack[sp]; break;
-        case SUB: --sp; stack[sp - 1] -= stack[sp]; break;
-        case DUP: stack[sp] = stack[sp - 1]; ++sp; break;
-        case JNZ: if (stack[--sp]) pc = code[pc]; else ++pc; break;
-        case SWAP: { int64_t t = stack[sp - 1]; stack[sp - 1] = stack[sp - 2]; stack[sp - 2] = t; break; }
-        case POP: --sp; break;
-        default: sink = (uint64_t)stack[0]; goto done;
+        case PUSH:
+          stack[sp++] = code[pc++];
+          break;
+        case ADD:
+          --sp;
+          stack[sp - 1] += stack[sp];
+          break;
+        case SUB:
+          --sp;
+          stack[sp - 1] -= stack[sp];
+          break;
+        case DUP:
+          stack[sp] = stack[sp - 1];
+          ++sp;
+          break;
+        case JNZ:
+          if (stack[--sp])
+            pc = code[pc];
+          else
+            ++pc;
+          break;
+        case SWAP: {
+          int64_t t = stack[sp - 1];
+          stack[sp - 1] = stack[sp - 2];
+          stack[sp - 2] = t;
+          break;
+        }
+        case POP:
+          --sp;
+          break;
+        default:
+          sink = (uint64_t)stack[0];
+          goto done;
       }
     }
   done:;
   }
 }
 
-static __attribute__((noinline)) uint64_t fib_of(unsigned n) { return n < 2 ? n : fib_of(n - 1) + fib_of(n - 2); }
+static __attribute__((noinline)) uint64_t fib_of(unsigned n) {
+  return n < 2 ? n : fib_of(n - 1) + fib_of(n - 2);
+}
 static void fib(void) { sink = fib_of(21); }
 
 static int compare(const void* a, const void* b) {
@@ -85,22 +117,29 @@ static void quick_sort(void) {
 
 /* --- SHA-256 (FIPS 180-4) over 4 KiB --- */
 static const uint32_t K[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
-    0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa,
-    0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85,
-    0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3,
-    0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
-    0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 static uint32_t ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
 static void sha_block(uint32_t* h, const uint8_t* p) {
   uint32_t w[64], v[8];
-  for (int i = 0; i < 16; ++i) w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
+  for (int i = 0; i < 16; ++i)
+    w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 |
+           p[4 * i + 3];
   for (int i = 16; i < 64; ++i)
-    w[i] = w[i - 16] + (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] + (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
+    w[i] = w[i - 16] + (ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
+           (ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ w[i - 2] >> 10);
   memcpy(v, h, sizeof(v));
   for (int i = 0; i < 64; ++i) {
-    const uint32_t t1 = v[7] + (ror(v[4], 6) ^ ror(v[4], 11) ^ ror(v[4], 25)) + ((v[4] & v[5]) ^ (~v[4] & v[6])) + K[i] + w[i];
-    const uint32_t t2 = (ror(v[0], 2) ^ ror(v[0], 13) ^ ror(v[0], 22)) + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+    const uint32_t t1 = v[7] + (ror(v[4], 6) ^ ror(v[4], 11) ^ ror(v[4], 25)) +
+                        ((v[4] & v[5]) ^ (~v[4] & v[6])) + K[i] + w[i];
+    const uint32_t t2 = (ror(v[0], 2) ^ ror(v[0], 13) ^ ror(v[0], 22)) +
+                        ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
     for (int j = 7; j > 0; --j) v[j] = v[j - 1];
     v[4] += t1;
     v[0] = t1 + t2;
@@ -109,7 +148,8 @@ static void sha_block(uint32_t* h, const uint8_t* p) {
 }
 static void sha256(void) {
   static uint8_t data[4096];
-  uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                   0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   for (int i = 0; i < 64; ++i) sha_block(h, data + 64 * i);
   sink = h[0];
 }
@@ -133,7 +173,8 @@ static void strings(void) {
 
 /* --- SSE2 matrix product, 64 by 64 doubles --- */
 typedef double v2d __attribute__((vector_size(16)));
-static double ma[64][64] __attribute__((aligned(16))), mb[64][64] __attribute__((aligned(16))), mc[64][64] __attribute__((aligned(16)));
+static double ma[64][64] __attribute__((aligned(16))), mb[64][64] __attribute__((aligned(16))),
+    mc[64][64] __attribute__((aligned(16)));
 static void matrix(void) {
   for (int i = 0; i < 64; ++i)
     for (int j = 0; j < 64; j += 2) {
@@ -182,12 +223,17 @@ static void fresh_code(void) {
   for (int i = 0; i < 500; ++i) {
     uint8_t* const start = p;
     for (int j = 0; j < 6; ++j) {
-      *p++ = 0x48; *p++ = 0x8d; *p++ = 0x47; *p++ = (uint8_t)(i + j);  /* lea rax, [rdi + i + j] */
-      *p++ = 0x48; *p++ = 0x31; *p++ = 0xc7;                            /* xor rdi, rax */
+      *p++ = 0x48;
+      *p++ = 0x8d;
+      *p++ = 0x47;
+      *p++ = (uint8_t)(i + j); /* lea rax, [rdi + i + j] */
+      *p++ = 0x48;
+      *p++ = 0x31;
+      *p++ = 0xc7; /* xor rdi, rax */
     }
     *p++ = 0xc3;
     p = (uint8_t*)(((uintptr_t)p + 15) & ~(uintptr_t)15);
-    sum += ((uint64_t(*)(uint64_t))(void*)start)(sum);
+    sum += ((uint64_t (*)(uint64_t))(void*)start)(sum);
   }
   sink = sum;
 }
@@ -195,15 +241,26 @@ static void fresh_code(void) {
 struct workload {
   const char* name;
   void (*run)(void);
-} workloads[] = {{"integer mix", integer_mix}, {"byte-code", byte_code}, {"fib", fib},           {"qsort", quick_sort},
-                 {"sha256", sha256},           {"memcpy", memory_copy},  {"sse2 matrix", matrix}, {"x87", x87},
-                 {"rep movsb", rep_movsb},     {"strings", strings},     {"fresh code", fresh_code}, {"page faults", page_faults},
-                 {"pipe ping-pong", pipes},    {"getppid", system_call}};
+} workloads[] = {{"integer mix", integer_mix},
+                 {"byte-code", byte_code},
+                 {"fib", fib},
+                 {"qsort", quick_sort},
+                 {"sha256", sha256},
+                 {"memcpy", memory_copy},
+                 {"sse2 matrix", matrix},
+                 {"x87", x87},
+                 {"rep movsb", rep_movsb},
+                 {"strings", strings},
+                 {"fresh code", fresh_code},
+                 {"page faults", page_faults},
+                 {"pipe ping-pong", pipes},
+                 {"getppid", system_call}};
 
 static void set_up(void) {
   from = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   to = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  fresh = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  fresh =
+      mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   memset(from, 'x', 1 << 20);
   memset(to, 'x', 1 << 20);
   from[1900] = 0;
@@ -241,8 +298,11 @@ int main(int argc, char** argv) {
       if (t - last < best) best = t - last;
       last = t;
     } while (last - start < budget);
-    printf("{\"name\": \"%s\", \"ns\": %.1f, \"best_ns\": %llu, \"iterations\": %llu, \"ticks\": %llu}\n", workloads[w].name,
-           (double)(last - start) / (double)count, (unsigned long long)best, (unsigned long long)count, (unsigned long long)per);
+    printf(
+        "{\"name\": \"%s\", \"ns\": %.1f, \"best_ns\": %llu, \"iterations\": %llu, \"ticks\": "
+        "%llu}\n",
+        workloads[w].name, (double)(last - start) / (double)count, (unsigned long long)best,
+        (unsigned long long)count, (unsigned long long)per);
     fflush(stdout);
   }
   return 0;

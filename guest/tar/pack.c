@@ -106,8 +106,8 @@ static bool wanted_attribute(const char* name) {
          strcmp(name, "trusted.overlay.opaque") == 0;
 }
 
-/* Only seen where an overlay's upper directory itself is packed, as builds do. Readers of layers drop
- * the kernel's own name for it, and rightly so. */
+/* Only seen where an overlay's upper directory itself is packed, as builds do. Readers of layers
+ * drop the kernel's own name for it, and rightly so. */
 static const char* name_in_archive(const char* name) {
   return strcmp(name, "trusted.overlay.opaque") == 0 ? "user.smol.opaque" : name;
 }
@@ -122,7 +122,8 @@ static void add_attributes(struct packer* packer, int fd) {
     ssize_t value = fgetxattr(fd, name, packer->buffer, kMaxAttribute);
     if (value < 0) {
       problem(packer, errno, name);
-    } else if (snprintf(key, sizeof key, "SCHILY.xattr.%s", name_in_archive(name)) < (int)sizeof key) {
+    } else if (snprintf(key, sizeof key, "SCHILY.xattr.%s", name_in_archive(name)) <
+               (int)sizeof key) {
       add_record(&packer->records, key, packer->buffer, (size_t)value);
     }
   }

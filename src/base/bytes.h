@@ -1,5 +1,5 @@
-// Integers, units and little-endian access. The guest and every format here are little-endian, and so is
-// every host that is supported; load and store are memcpy, so alignment does not matter.
+// Integers, units and little-endian access. The guest and every format here are little-endian, and
+// so is every host that is supported; load and store are memcpy, so alignment does not matter.
 #pragma once
 
 #include <bit>
@@ -50,7 +50,9 @@ inline void store(void* to, T value) {
 
 // alignment: a power of two.
 constexpr u64 align_down(u64 value, u64 alignment) { return value & ~(alignment - 1); }
-constexpr u64 align_up(u64 value, u64 alignment) { return align_down(value + alignment - 1, alignment); }
+constexpr u64 align_up(u64 value, u64 alignment) {
+  return align_down(value + alignment - 1, alignment);
+}
 
 // A span over the bytes of a trivially copyable object.
 template <class T>

@@ -21,7 +21,8 @@ Mapping::~Mapping() {
   if (address_ != nullptr) ::munmap(address_, size_);
 }
 
-Result<Mapping> Mapping::map(std::size_t size, int prot, int flags, int fd, u64 offset, std::string_view what) {
+Result<Mapping> Mapping::map(std::size_t size, int prot, int flags, int fd, u64 offset,
+                             std::string_view what) {
   if (fd < 0) flags |= MAP_ANONYMOUS;
   void* address = ::mmap(nullptr, size, prot, flags, fd, static_cast<off_t>(offset));
   if (address == MAP_FAILED) return fail_errno("cannot map {} bytes of {}", size, what);
@@ -71,11 +72,13 @@ bool drain_eventfd(int fd) {
 Result<> read_exact_at(int fd, ByteSpan into, u64 offset, std::string_view what) {
   std::size_t done = 0;
   while (done < into.size()) {
-    const ssize_t got = ::pread(fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t got =
+        ::pread(fd, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return fail_errno("cannot read {} at offset {}", what, offset + done);
     if (got == 0)
-      return fail("{}: wanted {} bytes at offset {}, the file ends after {}", what, into.size(), offset, done);
+      return fail("{}: wanted {} bytes at offset {}, the file ends after {}", what, into.size(),
+                  offset, done);
     done += static_cast<std::size_t>(got);
   }
   return {};

@@ -1,5 +1,6 @@
-// Owners of file descriptors and mappings, and the system calls that the project uses, each wrapped once: EINTR is
-// retried, a failure is an Error that names the file and what was tried. Descriptors are close-on-exec.
+// Owners of file descriptors and mappings, and the system calls that the project uses, each wrapped
+// once: EINTR is retried, a failure is an Error that names the file and what was tried. Descriptors
+// are close-on-exec.
 #pragma once
 
 #include <sys/types.h>
@@ -48,7 +49,8 @@ class Mapping {
   ~Mapping();
 
   // fd < 0: anonymous. prot and flags as of mmap(2). what: named in the error.
-  static Result<Mapping> map(std::size_t size, int prot, int flags, int fd, u64 offset, std::string_view what);
+  static Result<Mapping> map(std::size_t size, int prot, int flags, int fd, u64 offset,
+                             std::string_view what);
 
   u8* data() const { return address_; }
   std::size_t size() const { return size_; }
@@ -73,7 +75,8 @@ bool drain_eventfd(int fd);
 Result<> read_exact_at(int fd, ByteSpan into, u64 offset, std::string_view what);
 Result<> write_all(int fd, ConstByteSpan bytes, std::string_view what);
 Result<> write_all_at(int fd, ConstByteSpan bytes, u64 offset, std::string_view what);
-// Size of a regular file or block device; a directory or another kind is an error that says which kind it is.
+// Size of a regular file or block device; a directory or another kind is an error that says which
+// kind it is.
 Result<u64> file_size(int fd, std::string_view path);
 Result<std::vector<u8>> read_file(const std::string& path);
 Result<std::string> read_text_file(const std::string& path);

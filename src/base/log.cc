@@ -13,10 +13,14 @@ std::atomic<int> g_fd{STDERR_FILENO};
 
 const char* name_of(LogLevel level) {
   switch (level) {
-    case LogLevel::kError: return "error";
-    case LogLevel::kWarn: return "warning";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kDebug: return "debug";
+    case LogLevel::kError:
+      return "error";
+    case LogLevel::kWarn:
+      return "warning";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kDebug:
+      return "debug";
   }
   return "?";
 }
@@ -42,7 +46,8 @@ void log_line(LogLevel level, std::string_view text) {
 bool RateLimit::allow() {
   using namespace std::chrono;
   const i64 now = duration_cast<seconds>(steady_clock::now().time_since_epoch()).count();
-  if (second_.exchange(now, std::memory_order_relaxed) != now) used_.store(0, std::memory_order_relaxed);
+  if (second_.exchange(now, std::memory_order_relaxed) != now)
+    used_.store(0, std::memory_order_relaxed);
   return used_.fetch_add(1, std::memory_order_relaxed) < burst_;
 }
 

@@ -1,5 +1,5 @@
-// Leveled log lines, to standard error or to a file. A line is one write(2), so lines of several threads
-// do not mix. What a guest can trigger at will goes through a RateLimit.
+// Leveled log lines, to standard error or to a file. A line is one write(2), so lines of several
+// threads do not mix. What a guest can trigger at will goes through a RateLimit.
 #pragma once
 
 #include <fmt/format.h>

@@ -1,9 +1,9 @@
 // Errors as values.
 //
-// Every call that can fail for a reason outside this program (host, file, user, guest) returns Result<T>.
-// An Error is a sentence that names what failed and where, with the chain of its causes below it; it is printed
-// once, at the top, outermost first. Guest faults and VM exits are ordinary values, not Errors; our own
-// bugs end in CHECK (check.h).
+// Every call that can fail for a reason outside this program (host, file, user, guest) returns
+// Result<T>. An Error is a sentence that names what failed and where, with the chain of its causes
+// below it; it is printed once, at the top, outermost first. Guest faults and VM exits are ordinary
+// values, not Errors; our own bugs end in CHECK (check.h).
 #pragma once
 
 #include <fmt/format.h>
@@ -52,12 +52,14 @@ std::unexpected<Error> fail(fmt::format_string<Args...> format, Args&&... args) 
 template <class... Args>
 std::unexpected<Error> fail_errno(fmt::format_string<Args...> format, Args&&... args) {
   const int number = errno;
-  return std::unexpected(Error::from_errno(number, fmt::format(format, std::forward<Args>(args)...)));
+  return std::unexpected(
+      Error::from_errno(number, fmt::format(format, std::forward<Args>(args)...)));
 }
 
 // Puts a sentence around the cause: `return wrap(result.error(), "opening the kernel {}", path);`
 template <class... Args>
-std::unexpected<Error> wrap(const Error& cause, fmt::format_string<Args...> format, Args&&... args) {
+std::unexpected<Error> wrap(const Error& cause, fmt::format_string<Args...> format,
+                            Args&&... args) {
   return std::unexpected(Error(fmt::format(format, std::forward<Args>(args)...)).because_of(cause));
 }
 
@@ -75,15 +77,15 @@ using base::wrap;
 #define SMOL_CONCAT(a, b) SMOL_CONCAT_(a, b)
 
 // TRY(expr): returns the error of a Result<void> to the caller.
-#define TRY(...)                                                       \
-  do {                                                                 \
-    if (auto try_result = (__VA_ARGS__); !try_result)                  \
-      return std::unexpected(std::move(try_result).error());           \
+#define TRY(...)                                             \
+  do {                                                       \
+    if (auto try_result = (__VA_ARGS__); !try_result)        \
+      return std::unexpected(std::move(try_result).error()); \
   } while (0)
 
 // TRY_ASSIGN(auto x, expr): declares x with the value, or returns the error to the caller.
-#define TRY_ASSIGN(declaration, ...)                                                     \
-  auto SMOL_CONCAT(try_, __LINE__) = (__VA_ARGS__);                                      \
-  if (!SMOL_CONCAT(try_, __LINE__))                                                      \
-    return std::unexpected(std::move(SMOL_CONCAT(try_, __LINE__)).error());              \
+#define TRY_ASSIGN(declaration, ...)                                        \
+  auto SMOL_CONCAT(try_, __LINE__) = (__VA_ARGS__);                         \
+  if (!SMOL_CONCAT(try_, __LINE__))                                         \
+    return std::unexpected(std::move(SMOL_CONCAT(try_, __LINE__)).error()); \
   declaration = std::move(*SMOL_CONCAT(try_, __LINE__))

@@ -34,7 +34,8 @@ Result<std::unique_ptr<RawTerminal>> RawTerminal::enter(int fd) {
   ::cfmakeraw(&raw);
   auto terminal = std::unique_ptr<RawTerminal>(new RawTerminal());
   g_fd.store(fd);
-  for (const int number : {SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE}) ::signal(number, fatal_handler);
+  for (const int number : {SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE})
+    ::signal(number, fatal_handler);
   if (::tcsetattr(fd, TCSANOW, &raw) != 0) return fail_errno("cannot set the terminal to raw mode");
   return terminal;
 }

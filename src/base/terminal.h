@@ -1,10 +1,11 @@
-// The user's terminal while a guest has it: raw mode, put back on every way out, also when a signal ends the process.
+// The user's terminal while a guest has it: raw mode, put back on every way out, also when a signal
+// ends the process.
 #pragma once
 
 #include <memory>
 
-#include "base/result.h"
 #include "base/bytes.h"
+#include "base/result.h"
 
 namespace smol::base {
 

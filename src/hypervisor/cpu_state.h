@@ -1,6 +1,7 @@
-// The state of one x86-64 virtual CPU as plain values, the same for every back end: what `get_state` gives, what
-// `set_state` takes, and what a snapshot will hold. Layouts follow the Intel SDM; names follow the KVM API
-// where it has a counterpart (kvm_regs, kvm_sregs, kvm_debugregs, kvm_vcpu_events, kvm_lapic_state, kvm_xsave).
+// The state of one x86-64 virtual CPU as plain values, the same for every back end: what
+// `get_state` gives, what `set_state` takes, and what a snapshot will hold. Layouts follow the
+// Intel SDM; names follow the KVM API where it has a counterpart (kvm_regs, kvm_sregs,
+// kvm_debugregs, kvm_vcpu_events, kvm_lapic_state, kvm_xsave).
 #pragma once
 
 #include <array>
@@ -76,8 +77,9 @@ struct Events {
   } nmi;
 };
 
-// The standard (not compacted) XSAVE area (SDM vol. 1, 13.4): x87 and SSE in the first 512 bytes, the header, then
-// AVX's upper halves at 576. Its size is what the back end's XCR0 needs, at least 576.
+// The standard (not compacted) XSAVE area (SDM vol. 1, 13.4): x87 and SSE in the first 512 bytes,
+// the header, then AVX's upper halves at 576. Its size is what the back end's XCR0 needs, at least
+// 576.
 struct XsaveArea {
   std::vector<u8> bytes = std::vector<u8>(4096);
 };
@@ -91,9 +93,9 @@ struct CpuState {
   DebugRegisters debug;
   XsaveArea xsave;
   Events events;
-  std::vector<Msr> msrs;              // those that the back end lists; unknown ones are an error on set
-  std::array<u8, 1024> lapic{};       // register page, SDM vol. 3 table 11-1 (as kvm_lapic_state)
-  bool lapic_valid = false;           // false: set_state leaves the local APIC alone
+  std::vector<Msr> msrs;         // those that the back end lists; unknown ones are an error on set
+  std::array<u8, 1024> lapic{};  // register page, SDM vol. 3 table 11-1 (as kvm_lapic_state)
+  bool lapic_valid = false;      // false: set_state leaves the local APIC alone
   RunState run_state = RunState::kRunnable;
 };
 

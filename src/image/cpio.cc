@@ -1,5 +1,6 @@
-// A directory becomes an initramfs: one header and the file's bytes for each entry, all padded to four bytes. newc is the
-// only format that the kernel unpacks; a file is limited to 4 GiB by its 8 hexadecimal digits, which is said.
+// A directory becomes an initramfs: one header and the file's bytes for each entry, all padded to
+// four bytes. newc is the only format that the kernel unpacks; a file is limited to 4 GiB by its 8
+// hexadecimal digits, which is said.
 #include "image/cpio.h"
 
 #include <dirent.h>
@@ -46,10 +47,11 @@ Result<> CpioWriter::append_archive(ConstByteSpan archive) {
 Result<> CpioWriter::header(const Entry& entry) {
   const auto& s = entry.status;
   const std::string text = fmt::format(
-      "070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}", entry.inode, s.st_mode,
-      owners_ ? s.st_uid : 0, owners_ ? s.st_gid : 0, S_ISDIR(s.st_mode) ? 2 : s.st_nlink,
-      static_cast<u32>(s.st_mtime), static_cast<u32>(entry.size), 0, 0, major(s.st_rdev), minor(s.st_rdev),
-      entry.name.size() + 1, 0);
+      "070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}",
+      entry.inode, s.st_mode, owners_ ? s.st_uid : 0, owners_ ? s.st_gid : 0,
+      S_ISDIR(s.st_mode) ? 2 : s.st_nlink, static_cast<u32>(s.st_mtime),
+      static_cast<u32>(entry.size), 0, 0, major(s.st_rdev), minor(s.st_rdev), entry.name.size() + 1,
+      0);
   TRY(put({reinterpret_cast<const u8*>(text.data()), text.size()}));
   TRY(put({reinterpret_cast<const u8*>(entry.name.c_str()), entry.name.size() + 1}));
   return pad();
@@ -86,7 +88,8 @@ Result<> CpioWriter::append_tree(const std::string& host, const std::string& ins
     entry.inode = next_inode_++;
     if (S_ISREG(mode)) {
       entry.size = static_cast<u64>(entry.status.st_size);
-      if (entry.size > 0xffffffff) return fail("{} is over 4 GiB, too large for an initial root file system", path);
+      if (entry.size > 0xffffffff)
+        return fail("{} is over 4 GiB, too large for an initial root file system", path);
       if (entry.status.st_nlink > 1) {
         const auto known = std::find_if(links_.begin(), links_.end(), [&](const Link& link) {
           return link.device == entry.status.st_dev && link.inode == entry.status.st_ino;
@@ -126,7 +129,8 @@ Result<> CpioWriter::append_directory(const std::string& directory) {
 }
 
 Result<base::UniqueFd> CpioWriter::finish() && {
-  if (::lseek(fd_.get(), 0, SEEK_SET) != 0) return fail_errno("cannot rewind the initial root file system");
+  if (::lseek(fd_.get(), 0, SEEK_SET) != 0)
+    return fail_errno("cannot rewind the initial root file system");
   return std::move(fd_);
 }
 

@@ -1,5 +1,6 @@
-// Initial root file systems for Linux: "newc" cpio archives (Documentation/driver-api/early-userspace/buffer-format.rst),
-// made in memory from a directory of the host.
+// Initial root file systems for Linux: "newc" cpio archives
+// (Documentation/driver-api/early-userspace/buffer-format.rst), made in memory from a directory of
+// the host.
 #pragma once
 
 #include <string>
@@ -14,10 +15,12 @@ class CpioWriter {
  public:
   static Result<CpioWriter> create(const std::string& name);
 
-  // Appends bytes as they are: a whole archive that was made elsewhere. The kernel reads archives one after the other.
+  // Appends bytes as they are: a whole archive that was made elsewhere. The kernel reads archives
+  // one after the other.
   Result<> append_archive(ConstByteSpan archive);
-  // Every file, directory, symbolic link, device and FIFO below `directory` (which becomes "/"), sorted by name, owners kept as numbers
-  // when running as root and 0 otherwise; hard links are kept. Sockets are left out. Errors name the file.
+  // Every file, directory, symbolic link, device and FIFO below `directory` (which becomes "/"),
+  // sorted by name, owners kept as numbers when running as root and 0 otherwise; hard links are
+  // kept. Sockets are left out. Errors name the file.
   Result<> append_directory(const std::string& directory);
   // Ends the archive and gives the memory file, positioned at 0.
   Result<base::UniqueFd> finish() &&;
@@ -34,7 +37,8 @@ class CpioWriter {
   base::UniqueFd fd_;
   u64 size_ = 0;
   u32 next_inode_ = 1;
-  // (device, inode) -> our inode number and whether its data was written, for files with several links.
+  // (device, inode) -> our inode number and whether its data was written, for files with several
+  // links.
   struct Link {
     u64 device = 0, inode = 0;
     u32 number = 0;

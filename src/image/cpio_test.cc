@@ -27,7 +27,9 @@ class CpioTest : public testing::Test {
   void TearDown() override { fs::remove_all(folder_); }
 
   fs::path tree() const { return folder_ / "tree"; }
-  void file(const std::string& name, const std::string& text) { std::ofstream(tree() / name) << text; }
+  void file(const std::string& name, const std::string& text) {
+    std::ofstream(tree() / name) << text;
+  }
 
   // The archive of tree(), as a file.
   fs::path archive() {
@@ -38,14 +40,16 @@ class CpioTest : public testing::Test {
     const auto fd = std::move(*writer).finish();
     EXPECT_TRUE(fd);
     const fs::path path = folder_ / "archive.cpio";
-    fs::copy_file("/proc/self/fd/" + std::to_string(fd->get()), path, fs::copy_options::overwrite_existing);
+    fs::copy_file("/proc/self/fd/" + std::to_string(fd->get()), path,
+                  fs::copy_options::overwrite_existing);
     return path;
   }
   // Unpacks it with cpio(1) into a folder of its own.
   fs::path unpacked() {
     const fs::path into = folder_ / "unpacked";
     fs::create_directories(into);
-    const std::string command = "cd '" + into.string() + "' && cpio -idm --quiet <'" + archive().string() + "' 2>&1";
+    const std::string command =
+        "cd '" + into.string() + "' && cpio -idm --quiet <'" + archive().string() + "' 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0);
     return into;
   }
@@ -65,7 +69,8 @@ TEST_F(CpioTest, FilesOfAnyLengthComeBack) {
   file("deep/er/est/name with spaces and \xc3\xa9", "x");
   const fs::path out = unpacked();
   for (const std::size_t size : {0u, 1u, 3u, 4u, 5u, 4096u, 3'000'001u})
-    EXPECT_EQ(read(out / ("f" + std::to_string(size))), std::string(size, static_cast<char>('a' + size % 26)));
+    EXPECT_EQ(read(out / ("f" + std::to_string(size))),
+              std::string(size, static_cast<char>('a' + size % 26)));
   EXPECT_EQ(read(out / "deep/er/est/name with spaces and \xc3\xa9"), "x");
 }
 

@@ -28,7 +28,8 @@ Result<Pipe> make_pipe() {
   return pipe;
 }
 
-// What gives no input: /dev/null, or where there is none (an empty root directory) a pipe without a writer.
+// What gives no input: /dev/null, or where there is none (an empty root directory) a pipe without a
+// writer.
 int open_nothing() {
   const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   int ends[2];
@@ -39,8 +40,8 @@ int open_nothing() {
 
 // In the child, between fork and exec: only async-signal-safe calls. Never returns.
 // parent: its pidfd (in a PID namespace of its own nobody has a parent with a number).
-[[noreturn]] void become_monitor(const MonitorOptions& options, char* const* argv, int parent, int console,
-                                 int errors) {
+[[noreturn]] void become_monitor(const MonitorOptions& options, char* const* argv, int parent,
+                                 int console, int errors) {
   // The monitor never outlives whoever waits for it, however that one ends.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   pollfd parent_ended{.fd = parent, .events = POLLIN, .revents = 0};
@@ -64,16 +65,19 @@ int open_nothing() {
 }  // namespace
 
 bool allows_pid_namespace(const std::vector<std::string>& arguments) {
-  return ::geteuid() == 0 || std::find(arguments.begin(), arguments.end(), "--share") == arguments.end();
+  return ::geteuid() == 0 ||
+         std::find(arguments.begin(), arguments.end(), "--share") == arguments.end();
 }
 
 Result<MonitorProcess> MonitorProcess::start(const MonitorOptions& options) {
-  if (!options.entry && ::access(options.program.c_str(), X_OK) != 0) return fail_errno("cannot run the monitor {}", options.program);
+  if (!options.entry && ::access(options.program.c_str(), X_OK) != 0)
+    return fail_errno("cannot run the monitor {}", options.program);
   TRY_ASSIGN(Pipe console, make_pipe());
   TRY_ASSIGN(Pipe errors, make_pipe());
   std::vector<char*> argv;
   argv.push_back(const_cast<char*>(options.program.c_str()));
-  for (const auto& argument : options.arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  for (const auto& argument : options.arguments)
+    argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   const base::UniqueFd parent(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
   if (!parent.valid()) return fail_errno("cannot watch this process for the monitor");
@@ -81,7 +85,8 @@ Result<MonitorProcess> MonitorProcess::start(const MonitorOptions& options) {
   const bool own_namespace = !options.entry && allows_pid_namespace(options.arguments);
   process.pid_ = own_namespace ? sandbox::fork_into_pid_namespace() : ::fork();
   if (process.pid_ < 0) return fail_errno("cannot start the monitor {}", options.program);
-  if (process.pid_ == 0) become_monitor(options, argv.data(), parent.get(), console.write.get(), errors.write.get());
+  if (process.pid_ == 0)
+    become_monitor(options, argv.data(), parent.get(), console.write.get(), errors.write.get());
   process.pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, process.pid_, 0)));
   if (!process.pidfd_.valid()) return fail_errno("cannot watch the monitor (pid {})", process.pid_);
   process.console_ = std::move(console.read);
@@ -116,7 +121,8 @@ Result<std::string> program_folder() {
 }
 
 Result<std::string> find_monitor() {
-  if (const char* const given = std::getenv("SMOL_VMM"); given != nullptr) return std::string(given);
+  if (const char* const given = std::getenv("SMOL_VMM"); given != nullptr)
+    return std::string(given);
   TRY_ASSIGN(const std::string folder, program_folder());
   return folder + "/smol-vmm";
 }

@@ -1,4 +1,5 @@
-// One `smol-vmm` process as a child: started with pipes for its console and its errors, ended with its parent.
+// One `smol-vmm` process as a child: started with pipes for its console and its errors, ended with
+// its parent.
 #pragma once
 
 #include <sys/types.h>
@@ -12,16 +13,17 @@
 namespace smol::machines {
 
 struct MonitorOptions {
-  std::string program;                 // path of smol-vmm
-  // Instead of a program: the monitor as a function in the forked child (a capsule is its own monitor). Gives the exit status. The
-  // caller has one thread.
+  std::string program;  // path of smol-vmm
+  // Instead of a program: the monitor as a function in the forked child (a capsule is its own
+  // monitor). Gives the exit status. The caller has one thread.
   std::function<int()> entry{};
   std::vector<std::string> arguments;  // without argv[0]
   std::vector<int> inherited;          // descriptors that stay open under the same number
 };
 
-// Whether a monitor with these arguments may be put into a PID namespace of its own. Other than root gets one only together with a user
-// namespace, and that hides who owns the files of shared directories.
+// Whether a monitor with these arguments may be put into a PID namespace of its own. Other than
+// root gets one only together with a user namespace, and that hides who owns the files of shared
+// directories.
 bool allows_pid_namespace(const std::vector<std::string>& arguments);
 
 class MonitorProcess {

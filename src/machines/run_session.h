@@ -30,10 +30,10 @@ struct RunOptions {
   // `vsock_socket` ("@name") and the serial line on its standard output. Gives the exit status.
   std::function<int(const std::string& vsock_socket)> monitor;
   std::function<void()> started;  // called when the guest's program runs
-  bool interactive = false;   // copy standard input
-  u64 timeout_ns = 0;         // 0: none
-  std::string timeout_text;   // as the user wrote it
-  bool show_console = false;  // kernel messages to standard error
+  bool interactive = false;       // copy standard input
+  u64 timeout_ns = 0;             // 0: none
+  std::string timeout_text;       // as the user wrote it
+  bool show_console = false;      // kernel messages to standard error
 };
 
 class RunSession final : public ProgramSession::Owner {

@@ -148,14 +148,16 @@ Result<> Store::execute(const char* sql) {
   return {};
 }
 
-// The first use of a new database changes its journal. SQLite answers at once that it is busy, without the wait of
-// sqlite3_busy_timeout, when several processes do that at the same time.
+// The first use of a new database changes its journal. SQLite answers at once that it is busy,
+// without the wait of sqlite3_busy_timeout, when several processes do that at the same time.
 Result<> Store::enter_wal() {
   const u64 deadline = base::monotonic_ns() + u64{kBusyMs} * 1'000'000;
   for (;;) {
-    const int answer = sqlite3_exec(database_.get(), "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
+    const int answer =
+        sqlite3_exec(database_.get(), "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
     if (answer == SQLITE_OK) return {};
-    if ((answer & 0xff) != SQLITE_BUSY || base::monotonic_ns() > deadline) return fail("{}", sqlite3_errmsg(database_.get()));
+    if ((answer & 0xff) != SQLITE_BUSY || base::monotonic_ns() > deadline)
+      return fail("{}", sqlite3_errmsg(database_.get()));
     ::usleep(kBusyPauseUs);
   }
 }

@@ -1,5 +1,6 @@
 // Address types that do not mix: a guest-physical address is what devices and page tables hold, a
-// guest-virtual (linear) one is what the guest's instructions compute. Host addresses are plain pointers.
+// guest-virtual (linear) one is what the guest's instructions compute. Host addresses are plain
+// pointers.
 #pragma once
 
 #include <compare>

@@ -9,7 +9,9 @@ namespace smol::memory {
 namespace {
 
 struct Recorder : WriteObserver {
-  void memory_written(GuestPhysical start, u64 size) override { seen.emplace_back(start.value, size); }
+  void memory_written(GuestPhysical start, u64 size) override {
+    seen.emplace_back(start.value, size);
+  }
   std::vector<std::pair<u64, u64>> seen;
 };
 
@@ -66,14 +68,16 @@ TEST_P(ReleaseTest, PagesGoToTheHostAndComeBackAsZeroes) {
   ASSERT_TRUE(memory.store<u64>(GuestPhysical(4 * kPageSize), 7)) << "usable again";
 }
 
-INSTANTIATE_TEST_SUITE_P(Backings, ReleaseTest, ::testing::Values(Backing::kShared, Backing::kPrivate));
+INSTANTIATE_TEST_SUITE_P(Backings, ReleaseTest,
+                         ::testing::Values(Backing::kShared, Backing::kPrivate));
 
 TEST(GuestMemory, HugePagesOfThePoolOrAClearError) {
   EXPECT_FALSE(GuestMemory::create(3 * kMiB, {.huge_pages = true}));
   for (const Backing backing : {Backing::kShared, Backing::kPrivate}) {
     auto memory = GuestMemory::create(4 * kMiB, {.backing = backing, .huge_pages = true});
     if (!memory) {
-      EXPECT_NE(memory.error().chain().find("needs 2 huge pages of 2 MiB, the host has"), std::string::npos)
+      EXPECT_NE(memory.error().chain().find("needs 2 huge pages of 2 MiB, the host has"),
+                std::string::npos)
           << memory.error().chain();
       continue;
     }
@@ -88,14 +92,16 @@ TEST(GuestMemory, HugePagesOfThePoolOrAClearError) {
 
 TEST(GuestMemory, OnlyPrivateMemoryIsMergeable) {
   EXPECT_FALSE(GuestMemory::create(4 * kMiB, {.mergeable = true}));
-  const auto memory = GuestMemory::create(4 * kMiB, {.backing = Backing::kPrivate, .mergeable = true});
+  const auto memory =
+      GuestMemory::create(4 * kMiB, {.backing = Backing::kPrivate, .mergeable = true});
   if (!memory) {
     EXPECT_NE(memory.error().chain().find("mergeable"), std::string::npos);
   }
 }
 
 TEST(GuestMemory, TransparentHugePagesAreOnlyAdvice) {
-  for (const HugePageAdvice advice : {HugePageAdvice::kAsk, HugePageAdvice::kRefuse, HugePageAdvice::kHost})
+  for (const HugePageAdvice advice :
+       {HugePageAdvice::kAsk, HugePageAdvice::kRefuse, HugePageAdvice::kHost})
     for (const Backing backing : {Backing::kShared, Backing::kPrivate})
       EXPECT_TRUE(GuestMemory::create(4 * kMiB, {.backing = backing, .advice = advice}));
 }

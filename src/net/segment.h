@@ -29,8 +29,8 @@ struct SegmentOptions {
   std::string directory;  // made (0700) when there is none
   MacAddress mac{};
   std::string name{};  // for DNS: letters, digits and '-', at most 63; empty: none
-  u32 ip = 0;        // host order, in 10.88.0.0/16; 0: none
-  u16 mtu = 0;       // 0: not told
+  u32 ip = 0;          // host order, in 10.88.0.0/16; 0: none
+  u16 mtu = 0;         // 0: not told
 };
 
 // Takes the member's place in the directory at once; connects when the device is activated. An

@@ -14,8 +14,8 @@
 namespace smol::net {
 
 struct TapOptions {
-  std::string name{};  // of the device; empty: the kernel's choice, smoltap0, smoltap1, ...
-  int fd = -1;         // an open TAP instead, made with IFF_VNET_HDR; it is duplicated
+  std::string name{};    // of the device; empty: the kernel's choice, smoltap0, smoltap1, ...
+  int fd = -1;           // an open TAP instead, made with IFF_VNET_HDR; it is duplicated
   std::string bridge{};  // the device becomes a port of it; empty: not changed
   std::string ip{};      // host's IPv4 address on it; empty: not changed
   std::string mask{};

@@ -23,8 +23,8 @@ Result<Namespaces> enter_namespaces(const Plan& plan);
 pid_t fork_into_pid_namespace();
 // True when this process is process 1 of a namespace.
 bool in_own_pid_namespace();
-// This process's number where the mounted /proc is from, so for people on the host also inside a PID namespace. Before /proc is out
-// of reach.
+// This process's number where the mounted /proc is from, so for people on the host also inside a
+// PID namespace. Before /proc is out of reach.
 pid_t process_on_host();
 
 }  // namespace smol::sandbox

@@ -48,12 +48,14 @@ struct Report {
 };
 
 // Confines the calling process as far as the host allows; what the host refuses is in the report
-// and not an error. To be called with one thread where namespaces are entered, after everything that the
-// plan does not name was opened. The main thread's filter is not installed yet: the caller does so
-// (filter_thread). An Error: the confinement stopped half way and the monitor must not go on.
+// and not an error. To be called with one thread where namespaces are entered, after everything
+// that the plan does not name was opened. The main thread's filter is not installed yet: the caller
+// does so (filter_thread). An Error: the confinement stopped half way and the monitor must not go
+// on.
 Result<Report> confine(const Plan& plan);
 
-// The first step of confine(), which filters need: execve gives no privilege any more. May be called by itself before.
+// The first step of confine(), which filters need: execve gives no privilege any more. May be
+// called by itself before.
 Result<> give_up_new_privileges();
 
 // What confine() would reach on this host, without touching the caller: it is tried in a child

@@ -42,14 +42,16 @@ int set_attributes(int directory, const char* path, u64 attributes, unsigned fla
       ::syscall(SYS_mount_setattr, directory, path, flags, &change, sizeof change));
 }
 
-Result<> add_tree(std::vector<Tree>& trees, const std::string& path, Access access, bool directory) {
-  const auto same = std::find_if(trees.begin(), trees.end(), [&](const Tree& tree) { return tree.path == path; });
+Result<> add_tree(std::vector<Tree>& trees, const std::string& path, Access access,
+                  bool directory) {
+  const auto same =
+      std::find_if(trees.begin(), trees.end(), [&](const Tree& tree) { return tree.path == path; });
   if (same != trees.end()) {
     same->access = std::max(same->access, access);
     return {};
   }
-  base::UniqueFd fd(
-      static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)));
+  base::UniqueFd fd(static_cast<int>(::syscall(
+      SYS_open_tree, AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)));
   if (!fd.valid()) return fail_errno("cannot clone the mount of {}", path);
   trees.push_back({path, access, directory, std::move(fd)});
   return {};
@@ -62,11 +64,14 @@ Result<std::vector<Tree>> clone_trees(const Plan& plan) {
     struct stat status{};
     if (::realpath(rule.path.c_str(), real) == nullptr || ::stat(real, &status) != 0) continue;
     TRY(add_tree(trees, real, rule.access, S_ISDIR(status.st_mode)));
-    // A name with a link in it (/etc/resolv.conf is one on many hosts) is kept beside what it leads to.
-    if (rule.path.starts_with('/') && rule.path != real) TRY(add_tree(trees, rule.path, rule.access, S_ISDIR(status.st_mode)));
+    // A name with a link in it (/etc/resolv.conf is one on many hosts) is kept beside what it leads
+    // to.
+    if (rule.path.starts_with('/') && rule.path != real)
+      TRY(add_tree(trees, rule.path, rule.access, S_ISDIR(status.st_mode)));
   }
   // Parents first.
-  std::sort(trees.begin(), trees.end(), [](const Tree& a, const Tree& b) { return a.path < b.path; });
+  std::sort(trees.begin(), trees.end(),
+            [](const Tree& a, const Tree& b) { return a.path < b.path; });
   return trees;
 }
 // All folders above path, below the working directory.
@@ -96,8 +101,9 @@ Result<> place(const Tree& tree) {
   return {};
 }
 
-// The working directory becomes "/". Where the host itself runs from its initial root file system, that cannot be exchanged and
-// is covered instead; without capabilities nobody gets under the cover.
+// The working directory becomes "/". Where the host itself runs from its initial root file system,
+// that cannot be exchanged and is covered instead; without capabilities nobody gets under the
+// cover.
 Result<> change_root() {
   if (::syscall(SYS_pivot_root, ".", ".") == 0) {
     if (::umount2(".", kDetach) != 0) return fail_errno("cannot leave the old root");

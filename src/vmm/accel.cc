@@ -18,7 +18,9 @@ Result<AccelChoice> choose_accel(Accel accel) {
   if (accel == Accel::kKvm) {
     // No probe: whoever names KVM gets it, if it opens at all.
     auto kvm = hypervisor::kvm::create();
-    if (!kvm) return wrap(kvm.error(), "KVM was asked for and cannot be used (--accel soft needs nothing of the host)");
+    if (!kvm)
+      return wrap(kvm.error(),
+                  "KVM was asked for and cannot be used (--accel soft needs nothing of the host)");
     choice.hypervisor = std::move(*kvm);
     choice.reason = "asked for";
     return choice;
@@ -33,7 +35,8 @@ Result<AccelChoice> choose_accel(Accel accel) {
       choice.reason = kvm.error().chain();
     }
   }
-  base::log_info("KVM is not used ({}: {}); the software CPU runs the guest", name_of(status.fitness), choice.reason);
+  base::log_info("KVM is not used ({}: {}); the software CPU runs the guest",
+                 name_of(status.fitness), choice.reason);
   TRY_ASSIGN(choice.hypervisor, hypervisor::soft::create());
   return choice;
 }

@@ -11,8 +11,8 @@ struct AccelChoice {
   std::string reason;  // one line
 };
 
-// auto: KVM where the probe finds it fit, else the software CPU; kvm: an error with what to do when it is not usable
-// (an emulating one is taken, with a warning); soft: always there.
+// auto: KVM where the probe finds it fit, else the software CPU; kvm: an error with what to do when
+// it is not usable (an emulating one is taken, with a warning); soft: always there.
 Result<AccelChoice> choose_accel(Accel accel);
 
 }  // namespace smol::vmm

@@ -14,8 +14,10 @@ Result<> Machine::add_console() {
   base::UniqueFd file;
   ConsoleSize size;
   switch (config_.console.mode) {
-    case ConsoleMode::kOff: return {};
-    case ConsoleMode::kNull: break;
+    case ConsoleMode::kOff:
+      return {};
+    case ConsoleMode::kNull:
+      break;
     case ConsoleMode::kTty: {
       in = STDIN_FILENO;
       out = STDOUT_FILENO;

@@ -1,5 +1,5 @@
-// The real-time clock. Its model computes when it is asked; its interrupts come from a timer on the device loop that each write arms for
-// the next one that is due.
+// The real-time clock. Its model computes when it is asked; its interrupts come from a timer on the
+// device loop that each write arms for the next one that is due.
 #include "arch/x86_64/memory_map.h"
 #include "base/event_loop.h"
 #include "base/time.h"
@@ -13,7 +13,8 @@ using devices::legacy::Rtc;
 
 class TimedRtc final : public devices::Device {
  public:
-  TimedRtc(devices::InterruptLine& line, u64 low_memory) : rtc_(line, base::realtime_ns, low_memory) {}
+  TimedRtc(devices::InterruptLine& line, u64 low_memory)
+      : rtc_(line, base::realtime_ns, low_memory) {}
 
   Result<> start(base::EventLoop& loop) {
     TRY_ASSIGN(timer_, base::Timer::create(loop, [this] {

@@ -1,5 +1,5 @@
-// The 16550 at COM1. Output goes out on the vCPU's thread (a slow reader slows the guest, nothing is dropped); input comes from the
-// device loop.
+// The 16550 at COM1. Output goes out on the vCPU's thread (a slow reader slows the guest, nothing
+// is dropped); input comes from the device loop.
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
@@ -44,14 +44,16 @@ void Machine::read_serial_input() {
     serial_held_.assign(buffer, buffer + got);
   }
   const std::size_t taken = uart_->offer_input(serial_held_);
-  serial_held_.erase(serial_held_.begin(), serial_held_.begin() + static_cast<std::ptrdiff_t>(taken));
+  serial_held_.erase(serial_held_.begin(),
+                     serial_held_.begin() + static_cast<std::ptrdiff_t>(taken));
   // Not all taken: the UART calls when it has room. Until then standard input waits.
   if (const auto set = loop_->modify(STDIN_FILENO, serial_held_.empty() ? EPOLLIN : 0); !set)
     base::log_error("serial input: {}", set.error().chain());
 }
 
 void Machine::write_serial(ConstByteSpan bytes) {
-  if (const auto room = serial_log_.make_room(bytes.size()); !room) base::log_warn("{}", room.error().chain());
+  if (const auto room = serial_log_.make_room(bytes.size()); !room)
+    base::log_warn("{}", room.error().chain());
   while (serial_out_ >= 0 && !bytes.empty() && !stopping_.load(std::memory_order_relaxed)) {
     pollfd ready{.fd = serial_out_, .events = POLLOUT, .revents = 0};
     if (::poll(&ready, 1, 100) <= 0) continue;

@@ -11,8 +11,8 @@ constexpr std::string_view kMountTag = "smol";
 constexpr u64 kWantedDescriptors = 65536;
 constexpr u64 kOthersDescriptors = 512;  // for sockets, disks and whatever else the monitor opens
 
-// Files that the guest uses are descriptors here: the soft limit, 1,024 by habit, goes up as far as it may. Half of them, or all but a
-// few, are for the shares.
+// Files that the guest uses are descriptors here: the soft limit, 1,024 by habit, goes up as far as
+// it may. Half of them, or all but a few, are for the shares.
 u32 descriptors_for_shares() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;
@@ -22,11 +22,16 @@ u32 descriptors_for_shares() {
     if (::setrlimit(RLIMIT_NOFILE, &raised) == 0) limit.rlim_cur = wanted;
   }
   const u64 now = limit.rlim_cur;
-  return static_cast<u32>(std::min(now > 2 * kOthersDescriptors ? now - kOthersDescriptors : now / 2, kWantedDescriptors));
+  return static_cast<u32>(std::min(
+      now > 2 * kOthersDescriptors ? now - kOthersDescriptors : now / 2, kWantedDescriptors));
 }
 
 share::ShareOptions options_of(const ShareConfig& share) {
-  return {.tag = share.tag, .path = share.path, .read_only = share.read_only, .uid = share.uid, .gid = share.gid};
+  return {.tag = share.tag,
+          .path = share.path,
+          .read_only = share.read_only,
+          .uid = share.uid,
+          .gid = share.gid};
 }
 
 }  // namespace
@@ -41,12 +46,14 @@ Result<> Machine::add_shares() {
 }
 
 Result<> Machine::add_share(const ShareConfig& share) {
-  if (shares_ == nullptr) return fail("cannot share {}: the machine was started without --share", share.path);
+  if (shares_ == nullptr)
+    return fail("cannot share {}: the machine was started without --share", share.path);
   return shares_->server().add(options_of(share));
 }
 
 Result<> Machine::remove_share(std::string_view tag) {
-  if (shares_ == nullptr) return fail("cannot remove the share {}: the machine was started without --share", tag);
+  if (shares_ == nullptr)
+    return fail("cannot remove the share {}: the machine was started without --share", tag);
   return shares_->server().remove(tag);
 }
 

@@ -44,8 +44,7 @@ Result<std::unique_ptr<ApiThread>> ApiThread::start(http::UnixListener listener,
     ::pthread_setname_np(::pthread_self(), "api");
     auto ran = sandbox::filter_thread(sandbox::ThreadKind::kApi);
     if (ran) ran = loop->run();
-    if (!ran)
-      base::log_error("the API is gone: {}", ran.error().chain());
+    if (!ran) base::log_error("the API is gone: {}", ran.error().chain());
   });
   return api;
 }

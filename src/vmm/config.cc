@@ -5,7 +5,8 @@
 namespace smol::vmm {
 namespace {
 
-constexpr u64 kLeastMemory = 2 * kMiB;  // a boot sector's worth; each loader asks for what its kernel needs
+constexpr u64 kLeastMemory =
+    2 * kMiB;  // a boot sector's worth; each loader asks for what its kernel needs
 
 u64 host_memory() {
   struct sysinfo info{};
@@ -37,27 +38,33 @@ Result<Tables> parse_tables(std::string_view name) {
 }
 
 Result<> validate(const MachineConfig& config) {
-  if (config.kernel.empty() && config.kernel_bytes.empty()) return fail("no kernel was given (--kernel FILE)");
+  if (config.kernel.empty() && config.kernel_bytes.empty())
+    return fail("no kernel was given (--kernel FILE)");
   if (config.cpus == 0 || config.cpus > kMostCpus)
     return fail("{} CPUs were asked for: a machine has 1 to {}", config.cpus, kMostCpus);
   if (config.deterministic && config.cpus > 1)
-    return fail("--deterministic runs one CPU, not {}: several take turns as the host's threads do", config.cpus);
+    return fail("--deterministic runs one CPU, not {}: several take turns as the host's threads do",
+                config.cpus);
   if (config.memory_size < kLeastMemory)
-    return fail("{} bytes of memory are too few: give at least {} MiB", config.memory_size, kLeastMemory / kMiB);
+    return fail("{} bytes of memory are too few: give at least {} MiB", config.memory_size,
+                kLeastMemory / kMiB);
   if (config.memory_size % kPageSize != 0)
     return fail("{} bytes of memory are not a multiple of {}", config.memory_size, kPageSize);
   if (const u64 host = host_memory(); config.memory_size > host)
-    return fail("{} MiB of memory are more than this host's {} MiB: give less", config.memory_size / kMiB, host / kMiB);
+    return fail("{} MiB of memory are more than this host's {} MiB: give less",
+                config.memory_size / kMiB, host / kMiB);
   if (config.serial.mode == ConsoleMode::kTty && config.console.mode == ConsoleMode::kTty)
     return fail("--serial tty and --console tty both want the terminal: give it to one of them");
   if (config.memory_mergeable && config.memory_shared.value_or(false))
     return fail("--memory mergeable=on is for private memory: leave shared=on away");
   if (config.balloon && config.balloon->size >= config.memory_size)
-    return fail("a balloon of {} bytes would leave nothing of {} bytes of memory", config.balloon->size, config.memory_size);
+    return fail("a balloon of {} bytes would leave nothing of {} bytes of memory",
+                config.balloon->size, config.memory_size);
   if (config.vsock) {
     if (config.vsock->cid < 3 || config.vsock->cid >= 0xffffffff)
       return fail("vsock CID {}: guests have CIDs from 3 to 4294967294", config.vsock->cid);
-    if (config.vsock->socket.empty() || config.vsock->socket == "@") return fail("--vsock needs socket=PATH");
+    if (config.vsock->socket.empty() || config.vsock->socket == "@")
+      return fail("--vsock needs socket=PATH");
   }
   for (const DiskConfig& disk : config.disks) TRY(validate(disk));
   return {};

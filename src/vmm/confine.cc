@@ -20,7 +20,9 @@ std::string absolute(const std::string& path) {
   return fmt::format("{}/{}", working, path);
 }
 
-std::string folder(const std::string& path) { return path.substr(0, std::max<std::size_t>(path.rfind('/'), 1)); }
+std::string folder(const std::string& path) {
+  return path.substr(0, std::max<std::size_t>(path.rfind('/'), 1));
+}
 
 class Paths {
  public:
@@ -75,10 +77,12 @@ sandbox::Plan plan_for(const MachineConfig& config) {
   for (const DiskConfig& disk : config.disks)
     if (!disk.window) paths.file(disk.path, disk.read_only ? Access::kRead : Access::kReadWrite);
   for (const NetConfig& net : config.nets) add_net(paths, net, plan);
-  for (const ShareConfig& share : config.shares) paths.file(share.path, share.read_only ? Access::kRead : Access::kShare);
+  for (const ShareConfig& share : config.shares)
+    paths.file(share.path, share.read_only ? Access::kRead : Access::kShare);
   if (!config.shares.empty()) {
     // In a user namespace the files of all but one user would have no owner.
-    if (::geteuid() != 0) plan.no_namespaces = "shared directories show who owns a file, which a user namespace hides";
+    if (::geteuid() != 0)
+      plan.no_namespaces = "shared directories show who owns a file, which a user namespace hides";
     plan.keep_file_powers = true;
     paths.file("/proc", Access::kRead);  // extended attributes go by /proc/thread-self/fd
   }
@@ -109,13 +113,17 @@ Result<> confine(const MachineConfig& config, bool namespaces, EventMonitor& eve
   if (!namespaces) plan.no_namespaces = "the machine came when threads ran already";
   for (const sandbox::PathRule& rule : plan.paths)
     if (rule.access == Access::kEntries && rule.path == "/")
-      return fail("a file or socket of the machine lies in /: put it into a folder, so that the monitor need not reach the whole host");
+      return fail(
+          "a file or socket of the machine lies in /: put it into a folder, so that the monitor "
+          "need not reach the whole host");
   const auto report = sandbox::confine(plan);
   if (!report) return wrap(report.error(), "confining the monitor");
   std::vector<EventMonitor::Property> told;
   for (const auto& [name, part] : report->parts()) {
-    base::log_info("sandbox: {}: {} ({})", name, part->in_force ? "in force" : "not in force", part->detail);
-    told.emplace_back(name, part->in_force ? std::string_view("in force") : std::string_view(part->detail));
+    base::log_info("sandbox: {}: {} ({})", name, part->in_force ? "in force" : "not in force",
+                   part->detail);
+    told.emplace_back(
+        name, part->in_force ? std::string_view("in force") : std::string_view(part->detail));
   }
   events.tell("vmm", "sandboxed", told);
   return sandbox::filter_thread(sandbox::ThreadKind::kMain);

@@ -26,7 +26,8 @@ Result<> ConsoleLog::make_room(u64 more) {
   const u64 from = size_ - kept.size();
   std::size_t have = 0;
   while (have < kept.size()) {
-    const ssize_t got = ::pread(fd_, kept.data() + have, kept.size() - have, static_cast<off_t>(from + have));
+    const ssize_t got =
+        ::pread(fd_, kept.data() + have, kept.size() - have, static_cast<off_t>(from + have));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;  // cut by somebody else, or not readable: what there is stays
     have += static_cast<std::size_t>(got);
@@ -39,7 +40,8 @@ Result<> ConsoleLog::make_room(u64 more) {
     return fail_errno("the console's log cannot be cut and grows on");
   }
   size_ = kept.size();
-  return base::write_all(fd_, {reinterpret_cast<const u8*>(kept.data()), kept.size()}, "the console's log");
+  return base::write_all(fd_, {reinterpret_cast<const u8*>(kept.data()), kept.size()},
+                         "the console's log");
 }
 
 }  // namespace smol::vmm

@@ -53,7 +53,8 @@ TEST_F(ConsoleLogTest, KeepsWholeLinesOfTheNewerHalf) {
 }
 
 TEST_F(ConsoleLogTest, CountsWhatWasThereAndNeedsNoLines) {
-  ASSERT_EQ(::write(fd_.get(), std::string(kLimit, 'a').data(), kLimit), static_cast<ssize_t>(kLimit));
+  ASSERT_EQ(::write(fd_.get(), std::string(kLimit, 'a').data(), kLimit),
+            static_cast<ssize_t>(kLimit));
   ConsoleLog log = ConsoleLog::of(fd_.get(), kLimit);
   write(log, "b");
   EXPECT_EQ(content(), std::string(kLimit / 2, 'a') + "b");

@@ -137,7 +137,8 @@ Result<> Controller::boot() {
   machine_ended_.store(false, std::memory_order_release);
   auto created = Machine::create(*config_);
   if (!created && confined_)
-    return wrap(created.error(), "the monitor has confined itself to the files of its first machine");
+    return wrap(created.error(),
+                "the monitor has confined itself to the files of its first machine");
   TRY_ASSIGN(auto machine, std::move(created));
   if (!confined_) {
     TRY(confine(*config_, alone_, events_));

@@ -24,8 +24,7 @@ class EventMonitor {
   using Property = std::pair<std::string_view, std::string_view>;
   // One write(2) an event; a reader that is gone or a full disk is logged once and ends the events.
   // A pipe that is full makes the caller wait. One thread at a time.
-  void tell(std::string_view source, std::string_view event,
-            std::span<const Property> properties);
+  void tell(std::string_view source, std::string_view event, std::span<const Property> properties);
   void tell(std::string_view source, std::string_view event,
             std::initializer_list<Property> properties = {}) {
     tell(source, event, std::span(properties.begin(), properties.size()));

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "devices/virtio/console/console.h"
 #include "devices/virtio/vsock/vsock.h"
-
 #include "vmm/accel.h"
 
 namespace smol::vmm {
@@ -32,7 +31,8 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
   return machine;
 }
 
-// Members go in an order that keeps what others point to: the vCPUs before their Vm, transports before the loop.
+// Members go in an order that keeps what others point to: the vCPUs before their Vm, transports
+// before the loop.
 Machine::~Machine() {
   if (started_) wait_for_threads();
   vcpus_.clear();
@@ -46,15 +46,21 @@ Result<> Machine::create_vm() {
   hypervisor_ = std::move(choice.hypervisor);
   accel_ = hypervisor_->name();
   base::log_info("accelerator: {} ({})", hypervisor_->name(), choice.reason);
-  const bool shared = config_.memory_shared.value_or(hypervisor_->name() != "kvm" && !config_.memory_mergeable);
-  TRY_ASSIGN(memory_, memory::GuestMemory::create(config_.memory_size, {.backing = shared ? memory::Backing::kShared : memory::Backing::kPrivate,
-                                                                         .advice = config_.memory_thp,
-                                                                         .huge_pages = config_.memory_hugepages,
-                                                                         .mergeable = config_.memory_mergeable}));
-  TRY_ASSIGN(vm_, hypervisor_->create_vm({.model = config_.model, .cpu_count = config_.cpus, .deterministic = config_.deterministic},
+  const bool shared =
+      config_.memory_shared.value_or(hypervisor_->name() != "kvm" && !config_.memory_mergeable);
+  TRY_ASSIGN(memory_, memory::GuestMemory::create(
+                          config_.memory_size,
+                          {.backing = shared ? memory::Backing::kShared : memory::Backing::kPrivate,
+                           .advice = config_.memory_thp,
+                           .huge_pages = config_.memory_hugepages,
+                           .mergeable = config_.memory_mergeable}));
+  TRY_ASSIGN(vm_, hypervisor_->create_vm({.model = config_.model,
+                                          .cpu_count = config_.cpus,
+                                          .deterministic = config_.deterministic},
                                          *memory_));
   for (const memory::Region& region : memory_->regions())
-    TRY(vm_->set_memory_slot({.slot = next_slot_++, .start = region.start, .size = region.size, .host = region.host}));
+    TRY(vm_->set_memory_slot(
+        {.slot = next_slot_++, .start = region.start, .size = region.size, .host = region.host}));
   return {};
 }
 
@@ -70,23 +76,29 @@ Result<> Machine::add_port_device(std::unique_ptr<devices::Device> device, u64 p
   return {};
 }
 
-Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device, std::string id) {
+Result<> Machine::add_virtio(std::unique_ptr<devices::virtio::VirtioDevice> device,
+                             std::string id) {
   namespace x86 = arch::x86_64;
   const u32 index = static_cast<u32>(virtio_.size());
   if (index >= x86::kMaxVirtioMmioDevices)
-    return fail("{}: a machine has at most {} virtio devices", device->name(), x86::kMaxVirtioMmioDevices);
+    return fail("{}: a machine has at most {} virtio devices", device->name(),
+                x86::kMaxVirtioMmioDevices);
   if (id.empty()) id = default_id(device->device_id());
   if (std::find(virtio_ids_.begin(), virtio_ids_.end(), id) != virtio_ids_.end())
     return fail("{}: there are two devices with the id {}", device->name(), id);
-  TRY_ASSIGN(auto transport, devices::virtio::MmioTransport::create(*memory_, std::move(device),
-                                                                    line(x86::virtio_mmio_irq(index)), *loop_));
+  TRY_ASSIGN(auto transport,
+             devices::virtio::MmioTransport::create(*memory_, std::move(device),
+                                                    line(x86::virtio_mmio_irq(index)), *loop_));
   const u64 base = x86::virtio_mmio_address(index).value;
   TRY(mmio_.add(base, devices::virtio::kMmioWindowSize, *transport));
   if (vm_->capabilities().ioeventfd)
     for (u16 queue = 0; queue < transport->queue_count(); ++queue)
       if (transport->wants_io_event(queue))
-        TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue), .address = base + devices::virtio::kMmioQueueNotify,
-                            .size = 4, .has_match = true, .match = queue}));
+        TRY(vm_->add_ioevent({.eventfd = transport->notify_fd(queue),
+                              .address = base + devices::virtio::kMmioQueueNotify,
+                              .size = 4,
+                              .has_match = true,
+                              .match = queue}));
   TRY(make_registers_cheap(*transport, base));
   virtio_.push_back(std::move(transport));
   virtio_ids_.push_back(std::move(id));
@@ -101,7 +113,8 @@ Result<arch::x86_64::BootPlan> Machine::load_payload(std::string cmdline,
                                              .initrd = config_.initramfs,
                                              .command_line = std::move(cmdline),
                                              .rsdp = rsdp});
-  const x86::BytesImage kernel(config_.kernel_bytes, "kernel"), initrd(config_.initramfs_bytes, "initramfs");
+  const x86::BytesImage kernel(config_.kernel_bytes, "kernel"),
+      initrd(config_.initramfs_bytes, "initramfs");
   return x86::load_kernel(*memory_, {.kernel = &kernel,
                                      .initrd = config_.initramfs_bytes.empty() ? nullptr : &initrd,
                                      .command_line = std::move(cmdline),
@@ -109,20 +122,26 @@ Result<arch::x86_64::BootPlan> Machine::load_payload(std::string cmdline,
                                      .modules = {}});
 }
 
-// An interrupt of virtio-mmio makes the driver read one register and write another: without this, two exits to us.
+// An interrupt of virtio-mmio makes the driver read one register and write another: without this,
+// two exits to us.
 Result<> Machine::make_registers_cheap(devices::virtio::MmioTransport& transport, u64 base) {
   namespace virtio = devices::virtio;
   const hypervisor::Capabilities& capabilities = vm_->capabilities();
   if (!capabilities.read_only_memory || !capabilities.posted_writes) return {};
-  TRY(vm_->set_memory_slot({.slot = next_slot_++, .start = memory::GuestPhysical(base), .size = virtio::kMmioWindowSize,
-                            .host = transport.readable_page(), .read_only = true}));
+  TRY(vm_->set_memory_slot({.slot = next_slot_++,
+                            .start = memory::GuestPhysical(base),
+                            .size = virtio::kMmioWindowSize,
+                            .host = transport.readable_page(),
+                            .read_only = true}));
   TRY(vm_->post_writes(memory::GuestPhysical(base + virtio::kMmioInterruptAcknowledge), 4));
   transport.post_acknowledgements([this] { take_posted_writes(); });
   return {};
 }
 
 void Machine::take_posted_writes() {
-  vm_->take_posted_writes([this](memory::GuestPhysical address, ConstByteSpan data) { mmio_.write(address.value, data); });
+  vm_->take_posted_writes([this](memory::GuestPhysical address, ConstByteSpan data) {
+    mmio_.write(address.value, data);
+  });
 }
 
 Result<> Machine::load() {

@@ -1,8 +1,9 @@
-// The assembler: a MachineConfig becomes memory, buses, devices, a Vm and its vCPU threads; run() waits for the machine's end.
+// The assembler: a MachineConfig becomes memory, buses, devices, a Vm and its vCPU threads; run()
+// waits for the machine's end.
 //
 // Each kind of device has an add_<device>.cc of its own; this header is all that they share.
-// Threads (docs/threads.md): the caller's, which waits; "vcpuN", which run the guest and serve the buses; "devices", the event loop
-// of queues, consoles and sockets.
+// Threads (docs/threads.md): the caller's, which waits; "vcpuN", which run the guest and serve the
+// buses; "devices", the event loop of queues, consoles and sockets.
 #pragma once
 
 #include <deque>
@@ -32,14 +33,14 @@ struct BootPlan;
 namespace smol::devices::legacy {
 class AcpiPm;
 class Uart16550;
-}
+}  // namespace smol::devices::legacy
 namespace smol::devices::virtio {
 class Balloon;
 class Block;
 class Console;
 class P9;
 class Vsock;
-}
+}  // namespace smol::devices::virtio
 
 namespace smol::vmm {
 
@@ -47,15 +48,16 @@ enum class EndReason { kPowerOff, kReset, kTripleFault, kDebugExit, kStopped, kF
 
 // A device as the API tells of it.
 struct DeviceReport {
-  std::string id;    // as in the configuration; "__" in front of those that are not there more than once
+  std::string
+      id;  // as in the configuration; "__" in front of those that are not there more than once
   std::string kind;  // "virtio-blk", ...
   std::vector<devices::virtio::Counter> counters;
 };
 
 struct MachineEnd {
   EndReason reason = EndReason::kPowerOff;
-  u8 debug_status = 0;   // kDebugExit
-  std::string text;      // kFailed: what happened
+  u8 debug_status = 0;  // kDebugExit
+  std::string text;     // kFailed: what happened
 };
 
 class Machine : private devices::legacy::MachineEvents, private VcpuExits {
@@ -66,42 +68,47 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  // A machine runs once: start(), then wait() for its end, which the guest, stop() or a failure brings. run() is both.
-  // paused: the vCPUs stand in front of their first instruction until resume().
+  // A machine runs once: start(), then wait() for its end, which the guest, stop() or a failure
+  // brings. run() is both. paused: the vCPUs stand in front of their first instruction until
+  // resume().
   Result<> start(bool paused = false);
   MachineEnd wait();
   Result<MachineEnd> run();
   // Any thread, async-signal-safe.
   void stop();
-  // Called once, when the machine's end is decided, on whichever thread decided it, maybe with a device's lock held: it may only note
-  // and wake. Not called for stop(). Before start().
+  // Called once, when the machine's end is decided, on whichever thread decided it, maybe with a
+  // device's lock held: it may only note and wake. Not called for stop(). Before start().
   void on_end(std::function<void()> observer) { end_observer_ = std::move(observer); }
 
-  // While a started machine lives; any thread but a vCPU's or the device loop's. When pause() returns, every vCPU stands between two
-  // instructions with its accesses served, and the device loop serves nothing but functions posted to it, so memory and devices stand
-  // still as far as their own threads go. Pausing a paused machine and resuming a running one are errors; so is either on one that
-  // has ended.
+  // While a started machine lives; any thread but a vCPU's or the device loop's. When pause()
+  // returns, every vCPU stands between two instructions with its accesses served, and the device
+  // loop serves nothing but functions posted to it, so memory and devices stand still as far as
+  // their own threads go. Pausing a paused machine and resuming a running one are errors; so is
+  // either on one that has ended.
   Result<> pause();
   Result<> resume();
   bool paused() const { return paused_.load(std::memory_order_acquire); }
   // A non-maskable interrupt to every vCPU (as Cloud Hypervisor's vm.nmi).
   Result<> nmi();
 
-  // Makes a disk larger (bytes, a multiple of 512) and tells the guest; any thread but a vCPU's or the device loop's. id: of its
-  // DiskConfig, or _disk0, _disk1, ... in order.
+  // Makes a disk larger (bytes, a multiple of 512) and tells the guest; any thread but a vCPU's or
+  // the device loop's. id: of its DiskConfig, or _disk0, _disk1, ... in order.
   Result<> resize_disk(std::string_view id, u64 size);
 
-  // A running machine's shared directories; any thread but a vCPU's or the device loop's. What the guest has of a removed share fails
-  // with ESTALE, and the host directory is not touched again. A machine without the 9P device refuses.
+  // A running machine's shared directories; any thread but a vCPU's or the device loop's. What the
+  // guest has of a removed share fails with ESTALE, and the host directory is not touched again. A
+  // machine without the 9P device refuses.
   Result<> add_share(const ShareConfig& share);
   Result<> remove_share(std::string_view tag);
 
-  // Presses the ACPI power button; what the guest does about it is the guest's. An Error on a machine without ACPI. Any thread.
+  // Presses the ACPI power button; what the guest does about it is the guest's. An Error on a
+  // machine without ACPI. Any thread.
   Result<> power_button();
   // The virtio devices, with what they have done so far. Any thread but the device loop's.
   std::vector<DeviceReport> device_reports() const;
-  // Asks the guest to give up that many bytes of its memory, rounded down to pages; it follows as it can. Less than before gives them
-  // back to it. Refused: a machine without a balloon, more than the machine has.
+  // Asks the guest to give up that many bytes of its memory, rounded down to pages; it follows as
+  // it can. Less than before gives them back to it. Refused: a machine without a balloon, more than
+  // the machine has.
   Result<> set_balloon(u64 bytes);
   // The guest's memory less what is in the balloon now.
   u64 memory_actual_size() const;
@@ -126,7 +133,8 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   Result<> add_shares();
   Result<> add_balloon();
   Result<> load();
-  Result<arch::x86_64::BootPlan> load_payload(std::string cmdline, std::optional<memory::GuestPhysical> rsdp);
+  Result<arch::x86_64::BootPlan> load_payload(std::string cmdline,
+                                              std::optional<memory::GuestPhysical> rsdp);
   // MP table always, ACPI tables when configured: gives the RSDP's address then.
   Result<std::optional<memory::GuestPhysical>> write_tables();
   // id: as configured; empty: made of the kind and how many there were before.
@@ -149,7 +157,9 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   // devices::legacy::MachineEvents
   void reset_requested() override { end({.reason = EndReason::kReset, .text = {}}); }
   void power_off_requested() override { end({.reason = EndReason::kPowerOff, .text = {}}); }
-  void debug_exit(u8 status) override { end({.reason = EndReason::kDebugExit, .debug_status = status, .text = {}}); }
+  void debug_exit(u8 status) override {
+    end({.reason = EndReason::kDebugExit, .debug_status = status, .text = {}});
+  }
   void boot_marker(u8 value) override;
 
   void read_serial_input();
@@ -179,7 +189,7 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   devices::virtio::Balloon* balloon_ = nullptr;
   base::UniqueFd serial_file_;
   int serial_out_ = -1;
-  ConsoleLog serial_log_;  // of serial_out_
+  ConsoleLog serial_log_;        // of serial_out_
   std::vector<u8> serial_held_;  // input that the UART had no room for; loop thread
 
   std::unique_ptr<base::Timer> settled_;  // some seconds after the start, once

@@ -41,7 +41,8 @@ Result<std::size_t> end_of_part(std::string_view flag, std::string_view text) {
 }
 
 std::string without_quotes(std::string_view text) {
-  if (text.size() >= 2 && text.front() == '"' && text.back() == '"' && text.find('"', 1) == text.size() - 1)
+  if (text.size() >= 2 && text.front() == '"' && text.back() == '"' &&
+      text.find('"', 1) == text.size() - 1)
     text = text.substr(1, text.size() - 2);
   return std::string(text);
 }
@@ -61,7 +62,8 @@ Result<OptionList> OptionList::parse(std::string_view flag, std::string_view tex
     const std::string key(part.substr(0, equals));
     if (std::find(known.begin(), known.end(), key) == known.end())
       return fail("{}: '{}' is not supported ({} are)", flag, key, join(known));
-    if (!list.values_.emplace(key, without_quotes(part.substr(equals + 1))).second) return fail("{}: '{}' is given twice", flag, key);
+    if (!list.values_.emplace(key, without_quotes(part.substr(equals + 1))).second)
+      return fail("{}: '{}' is given twice", flag, key);
   }
   return list;
 }
@@ -79,11 +81,13 @@ Result<bool> OptionList::flag(const std::string& key, bool otherwise) const {
 }
 
 Result<u64> OptionList::number(const std::string& key, u64 otherwise) const {
-  return has(key) ? parse_number(fmt::format("{}: {}", flag_, key), text(key)) : Result<u64>(otherwise);
+  return has(key) ? parse_number(fmt::format("{}: {}", flag_, key), text(key))
+                  : Result<u64>(otherwise);
 }
 
 Result<u64> OptionList::size(const std::string& key, u64 otherwise) const {
-  return has(key) ? parse_size(fmt::format("{}: {}", flag_, key), text(key)) : Result<u64>(otherwise);
+  return has(key) ? parse_size(fmt::format("{}: {}", flag_, key), text(key))
+                  : Result<u64>(otherwise);
 }
 
 Result<std::vector<std::string>> OptionList::list(const std::string& key) const {
@@ -136,22 +140,29 @@ Result<ConsoleConfig> parse_console(std::string_view flag, std::string_view text
   if (text == "tty") return ConsoleConfig{.mode = ConsoleMode::kTty, .file = {}};
   constexpr std::string_view kLimit = "tty,limit=";
   if (text.starts_with(kLimit)) {
-    TRY_ASSIGN(const u64 limit, parse_size(fmt::format("{} limit", flag), text.substr(kLimit.size())));
-    if (limit < 4096) return fail("{}: a limit of {} bytes is too small (4K at least)", flag, limit);
+    TRY_ASSIGN(const u64 limit,
+               parse_size(fmt::format("{} limit", flag), text.substr(kLimit.size())));
+    if (limit < 4096)
+      return fail("{}: a limit of {} bytes is too small (4K at least)", flag, limit);
     return ConsoleConfig{.mode = ConsoleMode::kTty, .file = {}, .limit = limit};
   }
   constexpr std::string_view kFile = "file=";
   if (text.starts_with(kFile) && text.size() > kFile.size())
-    return ConsoleConfig{.mode = ConsoleMode::kFile, .file = std::string(text.substr(kFile.size()))};
+    return ConsoleConfig{.mode = ConsoleMode::kFile,
+                         .file = std::string(text.substr(kFile.size()))};
   return fail("{}: '{}' is not supported (off, null, tty and file=PATH are)", flag, text);
 }
 
 Result<DiskConfig> parse_disk(std::string_view text) {
-  std::vector<std::string_view> known{"path",   "readonly",   "image_type", "backing_files", "direct",
-                                      "serial", "num_queues", "queue_size", "id"};
+  std::vector<std::string_view> known{"path",          "readonly",   "image_type",
+                                      "backing_files", "direct",     "serial",
+                                      "num_queues",    "queue_size", "id"};
   known.insert(known.end(), std::begin(kRateLimitKeys), std::end(kRateLimitKeys));
   TRY_ASSIGN(const OptionList list, OptionList::parse("--disk", text, known));
-  DiskConfig disk{.id = list.text("id"), .path = list.text("path"), .rate_limit = {}, .serial = list.text("serial")};
+  DiskConfig disk{.id = list.text("id"),
+                  .path = list.text("path"),
+                  .rate_limit = {},
+                  .serial = list.text("serial")};
   TRY_ASSIGN(disk.read_only, list.flag("readonly", false));
   TRY_ASSIGN(disk.image_type, storage::parse_image_type(list.text("image_type", "auto")));
   TRY_ASSIGN(disk.backing_files, list.flag("backing_files", false));
@@ -168,8 +179,10 @@ Result<DiskConfig> parse_disk(std::string_view text) {
 Result<> parse_share(std::string_view text, MachineConfig& config) {
   config.share_device = true;
   if (text == "on") return {};
-  TRY_ASSIGN(const OptionList list, OptionList::parse("--share", text, {"tag", "path", "readonly", "uid", "gid"}));
-  ShareConfig share{.tag = list.text("tag"), .path = list.text("path"), .read_only = false, .uid = {}, .gid = {}};
+  TRY_ASSIGN(const OptionList list,
+             OptionList::parse("--share", text, {"tag", "path", "readonly", "uid", "gid"}));
+  ShareConfig share{
+      .tag = list.text("tag"), .path = list.text("path"), .read_only = false, .uid = {}, .gid = {}};
   TRY_ASSIGN(share.read_only, list.flag("readonly", false));
   for (const auto& [key, id] : {std::pair{"uid", &share.uid}, std::pair{"gid", &share.gid}}) {
     if (!list.has(key)) continue;
@@ -177,7 +190,8 @@ Result<> parse_share(std::string_view text, MachineConfig& config) {
     if (number >= 0xffffffff) return fail("--share: {}={} is no ID", key, number);
     *id = static_cast<u32>(number);
   }
-  if (share.tag.empty() || share.path.empty()) return fail("--share needs tag=NAME and path=DIRECTORY");
+  if (share.tag.empty() || share.path.empty())
+    return fail("--share needs tag=NAME and path=DIRECTORY");
   config.shares.push_back(std::move(share));
   return {};
 }
@@ -193,7 +207,8 @@ Result<> parse_cpus(std::string_view text, MachineConfig& config) {
   TRY_ASSIGN(const OptionList list, OptionList::parse("--cpus", text, {"boot", "max", "model"}));
   TRY_ASSIGN(const u64 boot, list.number("boot", 1));
   TRY_ASSIGN(const u64 max, list.number("max", boot));
-  if (boot == 0 || boot > kMostCpus) return fail("--cpus: boot={}: a machine has 1 to {} CPUs", boot, kMostCpus);
+  if (boot == 0 || boot > kMostCpus)
+    return fail("--cpus: boot={}: a machine has 1 to {} CPUs", boot, kMostCpus);
   if (max != boot) return fail("--cpus: boot={} with max={}: CPUs cannot be added yet", boot, max);
   config.cpus = static_cast<u32>(boot);
   TRY_ASSIGN(config.model, hypervisor::parse_cpu_model(list.text("model", "host")));
@@ -201,7 +216,9 @@ Result<> parse_cpus(std::string_view text, MachineConfig& config) {
 }
 
 Result<> parse_memory(std::string_view text, MachineConfig& config) {
-  TRY_ASSIGN(const OptionList list, OptionList::parse("--memory", text, {"size", "shared", "hugepages", "thp", "mergeable"}));
+  TRY_ASSIGN(
+      const OptionList list,
+      OptionList::parse("--memory", text, {"size", "shared", "hugepages", "thp", "mergeable"}));
   TRY_ASSIGN(config.memory_size, list.size("size", config.memory_size));
   if (list.has("shared")) {
     TRY_ASSIGN(const bool shared, list.flag("shared", true));
@@ -220,7 +237,9 @@ Result<> parse_memory(std::string_view text, MachineConfig& config) {
 }
 
 Result<BalloonConfig> parse_balloon(std::string_view text) {
-  TRY_ASSIGN(const OptionList list, OptionList::parse("--balloon", text, {"size", "deflate_on_oom", "free_page_reporting"}));
+  TRY_ASSIGN(
+      const OptionList list,
+      OptionList::parse("--balloon", text, {"size", "deflate_on_oom", "free_page_reporting"}));
   BalloonConfig balloon;
   TRY_ASSIGN(balloon.size, list.size("size", 0));
   TRY_ASSIGN(balloon.deflate_on_oom, list.flag("deflate_on_oom", true));
@@ -229,10 +248,12 @@ Result<BalloonConfig> parse_balloon(std::string_view text) {
 }
 
 Result<sandbox::PathRule> parse_landlock_rule(std::string_view text) {
-  TRY_ASSIGN(const OptionList list, OptionList::parse("--landlock-rules", text, {"path", "access"}));
+  TRY_ASSIGN(const OptionList list,
+             OptionList::parse("--landlock-rules", text, {"path", "access"}));
   const std::string path = list.text("path"), access = list.text("access", "r");
   if (path.empty()) return fail("--landlock-rules needs path=PATH");
-  if (access != "r" && access != "rw") return fail("--landlock-rules: access={} is not supported (r and rw are)", access);
+  if (access != "r" && access != "rw")
+    return fail("--landlock-rules: access={} is not supported (r and rw are)", access);
   return sandbox::PathRule{path, access == "rw" ? sandbox::Access::kShare : sandbox::Access::kRead};
 }
 

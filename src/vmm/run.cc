@@ -111,8 +111,7 @@ Result<> Machine::start(bool paused) {
     ::pthread_setname_np(::pthread_self(), "devices");
     auto ran = sandbox::filter_thread(sandbox::ThreadKind::kDevices);
     if (ran) ran = loop_->run();
-    if (!ran)
-      end({.reason = EndReason::kFailed, .text = ran.error().chain()});
+    if (!ran) end({.reason = EndReason::kFailed, .text = ran.error().chain()});
   });
   if (paused) loop_->hold();
   for (const auto& transport : virtio_) transport->device().start();

@@ -1,5 +1,5 @@
-// What one run of a machine amounted to: exits by kind and place, and when init was reached. A sum over its vCPUs, made on demand
-// (Machine::stats).
+// What one run of a machine amounted to: exits by kind and place, and when init was reached. A sum
+// over its vCPUs, made on demand (Machine::stats).
 #pragma once
 
 #include <map>
@@ -13,7 +13,7 @@ namespace smol::vmm {
 struct Stats {
   std::string accel;
   u64 exits[std::variant_size_v<hypervisor::Exit>] = {};
-  std::map<u16, u64> port_exits;         // by first port
+  std::map<u16, u64> port_exits;  // by first port
   std::map<u64, u64> mmio_exits;  // by page address
   std::optional<u64> ns_to_init;
   std::optional<u64> instructions_to_init;  // software CPU only
@@ -28,8 +28,9 @@ struct Stats {
     for (const u64 count : exits) sum += count;
     return sum;
   }
-  // {"accel", "vcpus", "ns_to_init", "guest_instructions_to_init", "exits_to_init", "guest_instructions", "exits": {kind: n}, "port_exits",
-  // "mmio_exits"}; what is not known is null.
+  // {"accel", "vcpus", "ns_to_init", "guest_instructions_to_init", "exits_to_init",
+  // "guest_instructions", "exits": {kind: n}, "port_exits", "mmio_exits"}; what is not known is
+  // null.
   Result<> write_json(const std::string& path) const;
 };
 

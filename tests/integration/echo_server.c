@@ -5,8 +5,8 @@
  *
  * The interface $ECHO_INTERFACE gets 10.0.2.15/24 first, where nobody else sets up the network.
  */
-#include <errno.h>
 #include <arpa/inet.h>
+#include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -35,9 +35,10 @@ static void answer(struct client* client, int head, int length) {
     size++;
   }
   line[size] = '\0';
-  int count = snprintf(reply, sizeof reply,
-                       "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s\n",
-                       size + 1 + length, line);
+  int count =
+      snprintf(reply, sizeof reply,
+               "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s\n",
+               size + 1 + length, line);
   if (write(client->fd, reply, (size_t)count) < 0 ||
       (length > 0 && write(client->fd, client->bytes + head, (size_t)length) < 0)) {
     shutdown(client->fd, SHUT_RDWR);

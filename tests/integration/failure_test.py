@@ -108,7 +108,7 @@ class BadInputTest(smolvm.MachineTest):
             self.assertTrue(result.err.startswith(b"Error: "), repr(result))
 
     def test_unknown_and_unsupported_options_are_named(self):
-        for option in ("--no-such", "--gpu", "--net-backend=user"):
+        for option in ("--no-such", "--gpu", "--unprivileged"):
             result = self.run_machine("true", options=[option])
             self.assertEqual(result.status, 2, repr(result))
             self.assertIn(option.encode(), result.err)

@@ -1,8 +1,10 @@
-// What threads of one process do to each other on several CPUs; each part prints its name when all was right.
+// What threads of one process do to each other on several CPUs; each part prints its name when all
+// was right.
 //   counters   locked and mutex-guarded increments lose nothing
 //   pingpong   two threads wake each other by futex
-//   mappings   a thread unmaps, maps and protects pages that the others read: they see the old or the new, and faults only when told
-//   code       a thread rewrites a function, others run it after a core-serializing barrier
+//   mappings   a thread unmaps, maps and protects pages that the others read: they see the old or
+//   the new, and faults only when told code       a thread rewrites a function, others run it after
+//   a core-serializing barrier
 #define _GNU_SOURCE
 #include <linux/futex.h>
 #include <linux/membarrier.h>
@@ -61,7 +63,8 @@ static void *play(void *number) {
   const int mine = (int)(long)number;
   for (int i = 0; i < kRounds; ++i) {
     int now;
-    while ((now = atomic_load(&turn)) != mine) syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, now, NULL);
+    while ((now = atomic_load(&turn)) != mine)
+      syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, now, NULL);
     atomic_store(&turn, 1 - mine);
     syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, 1);
   }
@@ -82,11 +85,15 @@ static void *map_or_read(void *number) {
     for (int i = 0; i < kRemaps; ++i) {
       char *const page = area + (i % kPages) * size;
       if (munmap(page, size) != 0) fail("munmap");
-      if (mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page) fail("mmap");
+      if (mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+               0) != page)
+        fail("mmap");
       *(volatile long *)page = i % kPages;
       if (mprotect(page, size, PROT_READ) != 0) fail("mprotect");
-      void *const other = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      memset(other, 0x5a, size);  // takes the page that was freed; who still reads through it sees this
+      void *const other =
+          mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      memset(other, 0x5a,
+             size);  // takes the page that was freed; who still reads through it sees this
       munmap(other, size);
     }
     atomic_store(&remapped, 1);
@@ -119,7 +126,8 @@ static void *write_or_call(void *number) {
   if (number == NULL) {
     for (unsigned version = 1; version <= kVersions; ++version) {
       memcpy(function + 4, &version, 4);  // mov eax, imm32 at 3
-      if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) != 0) fail("membarrier");
+      if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) != 0)
+        fail("membarrier");
       atomic_store(&told, version);
     }
     atomic_store(&done, 1);
@@ -133,9 +141,11 @@ static void *write_or_call(void *number) {
 }
 static void code(void) {
   static const unsigned char bytes[] = {0x90, 0x90, 0x90, 0xb8, 0, 0, 0, 0, 0xc3};
-  function = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  function =
+      mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   memcpy(function, bytes, sizeof(bytes));
-  if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) != 0) fail("membarrier");
+  if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) != 0)
+    fail("membarrier");
   run_threads(threads, write_or_call);
 }
 

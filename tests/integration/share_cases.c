@@ -1,5 +1,6 @@
-// Runs in a guest, in a directory of a shared file system: what POSIX and Linux say of files, case by case, errors included.
-// usage: share_cases root|user   (root: the host keeps the guest's owners). A line for each case that goes wrong; last "cases N, wrong M".
+// Runs in a guest, in a directory of a shared file system: what POSIX and Linux say of files, case
+// by case, errors included. usage: share_cases root|user   (root: the host keeps the guest's
+// owners). A line for each case that goes wrong; last "cases N, wrong M".
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -30,7 +31,8 @@ static void check(int good, const char *what, int line) {
 }
 #define OK(call) (errno = 0, check((call) >= 0, #call, __LINE__))
 #define IS(condition) (errno = 0, check((condition), #condition, __LINE__))
-#define FAILS(number, call) (errno = 0, check((call) < 0 && errno == (number), #call " is " #number, __LINE__))
+#define FAILS(number, call) \
+  (errno = 0, check((call) < 0 && errno == (number), #call " is " #number, __LINE__))
 
 static void make(const char *path, const char *content) {
   int fd = open(path, O_CREAT | O_WRONLY | O_TRUNC, 0644);
@@ -64,19 +66,19 @@ static off_t size_of(const char *path) {
 }
 
 // A child of another user runs body; its wrong cases are counted.
-#define AS_USER(id, ...)                                           \
-  do {                                                             \
-    fflush(stdout);                                                \
-    pid_t child = fork();                                          \
-    if (child == 0) {                                              \
-      wrong = 0;                                                   \
-      if (setgid(id) != 0 || setuid(id) != 0) _exit(100);          \
-      __VA_ARGS__;                                                 \
-      fflush(stdout);                                              \
-      _exit(wrong);                                                \
-    }                                                              \
-    int status;                                                    \
-    waitpid(child, &status, 0);                                    \
+#define AS_USER(id, ...)                                                                      \
+  do {                                                                                        \
+    fflush(stdout);                                                                           \
+    pid_t child = fork();                                                                     \
+    if (child == 0) {                                                                         \
+      wrong = 0;                                                                              \
+      if (setgid(id) != 0 || setuid(id) != 0) _exit(100);                                     \
+      __VA_ARGS__;                                                                            \
+      fflush(stdout);                                                                         \
+      _exit(wrong);                                                                           \
+    }                                                                                         \
+    int status;                                                                               \
+    waitpid(child, &status, 0);                                                               \
     check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the other user's cases", __LINE__); \
   } while (0)
 
@@ -105,7 +107,8 @@ static void opening(void) {
   OK(close(open(name, O_CREAT | O_RDWR, 0644)));
   OK(unlink(name));
   for (mode_t mode = 0; mode <= 0777; mode += 0111) {
-    OK(close(open("m", O_CREAT | O_EXCL | O_RDWR, mode)));  // even where the mode would not let it be opened again
+    OK(close(open("m", O_CREAT | O_EXCL | O_RDWR,
+                  mode)));  // even where the mode would not let it be opened again
     IS(mode_of("m") == (S_IFREG | mode));
     OK(unlink("m"));
   }
@@ -118,7 +121,8 @@ static void opening(void) {
   OK(rmdir("md"));
   OK(close(open("f", O_WRONLY | O_TRUNC)));
   IS(size_of("f") == 0);
-  int a = open("f", O_WRONLY | O_APPEND), b = open("f", O_WRONLY | O_APPEND), c = open("f", O_RDONLY);
+  int a = open("f", O_WRONLY | O_APPEND), b = open("f", O_WRONLY | O_APPEND),
+      c = open("f", O_RDONLY);
   OK(write(a, "one", 3));
   OK(write(b, "two", 3));
   OK(write(a, "three", 5));
@@ -192,8 +196,11 @@ static void listing(void) {
   char name[300];
   OK(mkdir("many", 0755));
   for (int i = 0; i < 1500; ++i) {
-    snprintf(name, sizeof(name), "many/%d-%.*s", i, i % 150, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-             "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx");
+    snprintf(name, sizeof(name), "many/%d-%.*s", i, i % 150,
+             "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+             "xxxxxxxxxxxxxxxxxxxxxxx"
+             "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+             "xxxxxxxxxxx");
     close(open(name, O_CREAT | O_WRONLY, 0644));
   }
   IS(count_entries("many", 0) == 1500);
@@ -276,7 +283,8 @@ static void renames(void) {
   FAILS(ENOTDIR, rename("b", "b/x"));
   OK(rename("b", "d/b"));
   errno = 0;
-  check(rename("e", "d") < 0 && (errno == ENOTEMPTY || errno == EEXIST), "rename onto a full directory", __LINE__);
+  check(rename("e", "d") < 0 && (errno == ENOTEMPTY || errno == EEXIST),
+        "rename onto a full directory", __LINE__);
   OK(rename("d", "e"));
   IS(holds("e/b", "a"));
   OK(link("e/b", "e/c"));
@@ -376,7 +384,10 @@ static void modes(void) {
     });
     OK(chown("d", 0, 3000));
     OK(chmod("d", 02777));
-    AS_USER(1001, { make("d/inherits", "x"); OK(mkdir("d/sub", 0755)); });
+    AS_USER(1001, {
+      make("d/inherits", "x");
+      OK(mkdir("d/sub", 0755));
+    });
     OK(stat("d/inherits", &status));
     IS(status.st_gid == 3000);
     IS((mode_of("d/sub") & S_ISGID) != 0);
@@ -413,7 +424,8 @@ static void sizes(void) {
   fd = open("f", O_RDONLY);
   FAILS(EINVAL, ftruncate(fd, 0));
   close(fd);
-  // Larger than a message, unaligned, through every size around the places where pages and messages end.
+  // Larger than a message, unaligned, through every size around the places where pages and messages
+  // end.
   size_t size = 1500000;
   unsigned char *data = malloc(size), *back = malloc(size);
   for (size_t i = 0; i < size; ++i) data[i] = (unsigned char)(i * 31 + (i >> 9));
@@ -460,7 +472,8 @@ static void times(void) {
   usleep(20000);
   OK(chmod("f", 0600));
   OK(stat("f", &later));
-  IS(later.st_ctim.tv_sec > status.st_ctim.tv_sec || later.st_ctim.tv_nsec > status.st_ctim.tv_nsec);
+  IS(later.st_ctim.tv_sec > status.st_ctim.tv_sec ||
+     later.st_ctim.tv_nsec > status.st_ctim.tv_nsec);
   OK(unlink("f"));
 }
 
@@ -594,8 +607,9 @@ int main(int count, char **words) {
   umask(0);
   OK(mkdir("cases", 0777));
   OK(chdir("cases"));
-  void (*const parts[])(void) = {opening, directories, listing, links,    renames,    unlinking, modes,
-                                 sizes,   times,       specials, locks, attributes, together};
+  void (*const parts[])(void) = {opening,   directories, listing, links, renames,
+                                 unlinking, modes,       sizes,   times, specials,
+                                 locks,     attributes,  together};
   for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); ++i) {
     parts[i]();
     if (count_entries(".", 0) != 0) {

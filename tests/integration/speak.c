@@ -24,7 +24,8 @@ int main(int argc, char** argv) {
     }
     if (strncmp(argv[i], "write=", 6) == 0) {
       FILE* file = fopen(argv[i] + 6, "w");
-      printf("write %s\n", file != NULL && fputs("x", file) >= 0 && fclose(file) == 0 ? "good" : "bad");
+      printf("write %s\n",
+             file != NULL && fputs("x", file) >= 0 && fclose(file) == 0 ? "good" : "bad");
     }
   }
   printf("word %s\n", word != NULL ? word : "none");

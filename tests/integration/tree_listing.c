@@ -1,6 +1,7 @@
-// usage: tree_listing DIR: everything below DIR, a line each, in the order of names: kind and mode, owner, size, time, device, links,
-// a link's target, extended attributes, and a digest of the contents (of large files: of their first, middle and last 4 KiB). The same
-// program runs on the host and in a guest, and the two outputs are compared.
+// usage: tree_listing DIR: everything below DIR, a line each, in the order of names: kind and mode,
+// owner, size, time, device, links, a link's target, extended attributes, and a digest of the
+// contents (of large files: of their first, middle and last 4 KiB). The same program runs on the
+// host and in a guest, and the two outputs are compared.
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,16 +34,20 @@ static unsigned long long digest(const char *path, long long size) {
   return hash;
 }
 
-static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_text(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 static void attributes(const char *path) {
   static char names[65536], value[65536];
   long size = llistxattr(path, names, sizeof(names)), count = 0;
   char *sorted[64];
-  for (long at = 0; at < size && count < 64; at += (long)strlen(names + at) + 1) sorted[count++] = names + at;
+  for (long at = 0; at < size && count < 64; at += (long)strlen(names + at) + 1)
+    sorted[count++] = names + at;
   qsort(sorted, (size_t)count, sizeof(*sorted), by_text);
   for (long i = 0; i < count; i++) {
-    if (strncmp(sorted[i], "user.", 5) != 0 && strncmp(sorted[i], "security.cap", 12) != 0) continue;
+    if (strncmp(sorted[i], "user.", 5) != 0 && strncmp(sorted[i], "security.cap", 12) != 0)
+      continue;
     long got = lgetxattr(path, sorted[i], value, sizeof(value));
     printf(" %s=%ld:%llx", sorted[i], got, mix(1, (unsigned char *)value, got));
   }
@@ -69,10 +74,12 @@ static int walk(const char *path) {
       failed = 1;
       continue;
     }
-    if (S_ISLNK(status.st_mode) && readlink(below, target, sizeof(target) - 1) < 0) perror(below), failed = 1;
-    printf("%s %o %u:%u %lld %lld.%09ld %u:%u x%ld '%s' %llx", below, status.st_mode, status.st_uid, status.st_gid,
-           S_ISDIR(status.st_mode) ? 0LL : (long long)status.st_size, (long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec,
-           major(status.st_rdev), minor(status.st_rdev), S_ISDIR(status.st_mode) ? 1L : (long)status.st_nlink, target,
+    if (S_ISLNK(status.st_mode) && readlink(below, target, sizeof(target) - 1) < 0)
+      perror(below), failed = 1;
+    printf("%s %o %u:%u %lld %lld.%09ld %u:%u x%ld '%s' %llx", below, status.st_mode, status.st_uid,
+           status.st_gid, S_ISDIR(status.st_mode) ? 0LL : (long long)status.st_size,
+           (long long)status.st_mtim.tv_sec, status.st_mtim.tv_nsec, major(status.st_rdev),
+           minor(status.st_rdev), S_ISDIR(status.st_mode) ? 1L : (long)status.st_nlink, target,
            S_ISREG(status.st_mode) ? digest(below, status.st_size) : 0);
     attributes(below);
     putchar('\n');

@@ -1,6 +1,7 @@
 // UDP for the guest of a network test, which BusyBox has no program for.
 //   udp_peer serve PORT                 answers every datagram with itself, over IPv4 and IPv6
-//   udp_peer ask ADDRESS PORT SIZE...   sends datagrams of those sizes and says which came back equal
+//   udp_peer ask ADDRESS PORT SIZE...   sends datagrams of those sizes and says which came back
+//   equal
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -42,7 +43,8 @@ static int ask(char** words) {
     if (count < 0)
       perror("recv");
     else
-      printf("%zu %s\n", size, (size_t)count == size && memcmp(sent, got, size) == 0 ? "equal" : "differ");
+      printf("%zu %s\n", size,
+             (size_t)count == size && memcmp(sent, got, size) == 0 ? "equal" : "differ");
   }
   return 0;
 }

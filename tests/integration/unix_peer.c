@@ -1,5 +1,7 @@
-// The guest's end of sessions_test.py: `unix_peer ask PATH` sends its standard input to a Unix socket, ends that direction and
-// prints what comes back; `unix_peer agent PATH` keeps it open and prints one answer of the ssh agent; `unix_peer serve PATH` answers each connection with what came, in capitals, and ends when asked "end".
+// The guest's end of sessions_test.py: `unix_peer ask PATH` sends its standard input to a Unix
+// socket, ends that direction and prints what comes back; `unix_peer agent PATH` keeps it open and
+// prints one answer of the ssh agent; `unix_peer serve PATH` answers each connection with what
+// came, in capitals, and ends when asked "end".
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +30,8 @@ static int serve(int listener) {
     ssize_t got;
     const int client = accept(listener, NULL, NULL);
     if (client < 0) return fail("accept");
-    while (size < sizeof(buffer) && (got = read(client, buffer + size, sizeof(buffer) - size)) > 0) size += (size_t)got;
+    while (size < sizeof(buffer) && (got = read(client, buffer + size, sizeof(buffer) - size)) > 0)
+      size += (size_t)got;
     const int end = size == 3 && memcmp(buffer, "end", 3) == 0;
     for (size_t i = 0; i < size; ++i) buffer[i] = (char)toupper((unsigned char)buffer[i]);
     if (write(client, buffer, size) != (ssize_t)size) return fail("write");
@@ -37,7 +40,8 @@ static int serve(int listener) {
   }
 }
 
-// A message is a length of four bytes, big-endian, and that many bytes. The agent drops a client that has ended its direction.
+// A message is a length of four bytes, big-endian, and that many bytes. The agent drops a client
+// that has ended its direction.
 static int one_answer(int fd) {
   size_t size = 0, wanted = 4;
   while (size < wanted && wanted <= sizeof(buffer)) {
@@ -55,7 +59,8 @@ int main(int argc, char** argv) {
   if (argc != 3 || strlen(argv[2]) >= sizeof(address.sun_path)) return 2;
   strcpy(address.sun_path, argv[2]);
   if (strcmp(argv[1], "serve") == 0) {
-    if (bind(fd, (struct sockaddr*)&address, sizeof(address)) != 0 || listen(fd, 16) != 0) return fail(argv[2]);
+    if (bind(fd, (struct sockaddr*)&address, sizeof(address)) != 0 || listen(fd, 16) != 0)
+      return fail(argv[2]);
     return serve(fd);
   }
   if (connect(fd, (struct sockaddr*)&address, sizeof(address)) != 0) return fail(argv[2]);

@@ -1,14 +1,14 @@
-// The guest's end of devices_test.py: `vsock_peer connect|listen PORT BYTES` sends that many bytes of a known pattern and
-// takes as many of the same pattern, both at once, ends its direction, and waits for the other's end.
+// The guest's end of devices_test.py: `vsock_peer connect|listen PORT BYTES` sends that many bytes
+// of a known pattern and takes as many of the same pattern, both at once, ends its direction, and
+// waits for the other's end.
 #include <errno.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <linux/vm_sockets.h>
 
 static unsigned char buffer[65536];
 
@@ -20,7 +20,8 @@ static int fail(const char* what) {
 }
 
 static int open_stream(const char* how, unsigned port) {
-  struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_HOST};
+  struct sockaddr_vm address = {
+      .svm_family = AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_HOST};
   const int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
   if (strcmp(how, "connect") == 0)
     return connect(fd, (struct sockaddr*)&address, sizeof(address)) == 0 ? fd : -1;

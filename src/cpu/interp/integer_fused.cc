@@ -229,13 +229,16 @@ Handler by_condition(u8 condition, F f) {
 #define SMOL_CASE(n) \
   case n:            \
     return f(std::integral_constant<u8, n>{});
+    // clang-format off
     SMOL_CASE(2)
     SMOL_CASE(3)
     SMOL_CASE(4)
-    SMOL_CASE(5) SMOL_CASE(6) SMOL_CASE(7) SMOL_CASE(8) SMOL_CASE(9) SMOL_CASE(12) SMOL_CASE(13)
-        SMOL_CASE(14) SMOL_CASE(15)
+    SMOL_CASE(5)
+    SMOL_CASE(6)
+    SMOL_CASE(7) SMOL_CASE(8) SMOL_CASE(9) SMOL_CASE(12) SMOL_CASE(13) SMOL_CASE(14) SMOL_CASE(15)
+    // clang-format on
 #undef SMOL_CASE
-            default : return nullptr;
+        default : return nullptr;
   }
 }
 

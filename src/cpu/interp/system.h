@@ -1,16 +1,26 @@
-// The parts of the system architecture that are plain functions over the CPU's state, used by handlers and by the run loop.
-// Each returns false with cpu.stop set when it raised an exception or needs the outside; the state is then unchanged.
+// The parts of the system architecture that are plain functions over the CPU's state, used by
+// handlers and by the run loop. Each returns false with cpu.stop set when it raised an exception or
+// needs the outside; the state is then unchanged.
 #pragma once
 
 #include "cpu/state/cpu.h"
 
 namespace smol::cpu {
 
-enum class EventKind : u8 { kFault, kTrap, kExternal, kNmi, kSoftware /* INT n */, kSoftwareException /* INT3, INTO */, kInt1 };
+enum class EventKind : u8 {
+  kFault,
+  kTrap,
+  kExternal,
+  kNmi,
+  kSoftware /* INT n */,
+  kSoftwareException /* INT3, INTO */,
+  kInt1
+};
 
-// Delivers an event through the IDT (or the IVT in real mode): SDM vol. 3 chapter 6. cpu.rip must be the return address. Faults met
-// on the way are combined into #DF or a shutdown (cpu.stop = kShutdown) here. Returns false when delivery itself needs the outside
-// (an IDT in MMIO) or shut down; true when the handler's first instruction is next.
+// Delivers an event through the IDT (or the IVT in real mode): SDM vol. 3 chapter 6. cpu.rip must
+// be the return address. Faults met on the way are combined into #DF or a shutdown (cpu.stop =
+// kShutdown) here. Returns false when delivery itself needs the outside (an IDT in MMIO) or shut
+// down; true when the handler's first instruction is next.
 bool deliver_event(Cpu& cpu, EventKind kind, u8 vector, bool has_error_code, u32 error_code);
 // Delivers cpu.fault (sets CR2 or DR6 first).
 bool deliver_fault(Cpu& cpu);
@@ -36,8 +46,8 @@ bool check_port(Cpu& cpu, u16 port, u32 size);
 bool port_read(Cpu& cpu, u16 port, u32 size, u32& value);
 bool port_write(Cpu& cpu, u16 port, u32 size, u32 value);
 
-// State after power-up or reset, and after INIT, which keeps x87, MMX and SSE state, XCR0, the MSRs but EFER, and CR0.CD and NW (SDM
-// vol. 3, table 10-1).
+// State after power-up or reset, and after INIT, which keeps x87, MMX and SSE state, XCR0, the MSRs
+// but EFER, and CR0.CD and NW (SDM vol. 3, table 10-1).
 void reset(Cpu& cpu);
 void init_reset(Cpu& cpu);
 

@@ -112,7 +112,8 @@ bool lower_misc(const Instruction& instruction, Lowered& out) {
     case Opcode::kRdpid:
       return lower_on<do_rdpid>(out);
     case Opcode::kCpuid:
-      return lower_end<do_cpuid>(out);  // serializes: code that another CPU changed is looked at anew
+      return lower_end<do_cpuid>(
+          out);  // serializes: code that another CPU changed is looked at anew
     case Opcode::kRdrand:
     case Opcode::kRdseed:
       return lower_on<do_random>(out);

@@ -1,5 +1,5 @@
-// An address space of devices: port I/O or MMIO. Ranges do not overlap; a lookup is a binary search. The map is
-// built before vCPUs start and read-only after, so lookups need no lock.
+// An address space of devices: port I/O or MMIO. Ranges do not overlap; a lookup is a binary
+// search. The map is built before vCPUs start and read-only after, so lookups need no lock.
 #pragma once
 
 #include <string>
@@ -14,11 +14,12 @@ class Bus {
  public:
   explicit Bus(std::string_view name) : name_(name) {}
 
-  // device must outlive the bus. Fails when the range is empty, wraps or overlaps one that is there; names both.
+  // device must outlive the bus. Fails when the range is empty, wraps or overlaps one that is
+  // there; names both.
   Result<> add(u64 start, u64 size, Device& device);
 
-  // Nothing there: reads give all ones (as a PC's floating bus), writes are dropped; returns false then. An
-  // access that straddles a range's end counts as nothing there.
+  // Nothing there: reads give all ones (as a PC's floating bus), writes are dropped; returns false
+  // then. An access that straddles a range's end counts as nothing there.
   bool read(u64 address, ByteSpan data) const;
   bool write(u64 address, ConstByteSpan data) const;
 

@@ -1,5 +1,5 @@
-// What CPUID says for each CPU model of the software CPU, and the decoder features behind it. Only what is complete
-// is advertised.
+// What CPUID says for each CPU model of the software CPU, and the decoder features behind it. Only
+// what is complete is advertised.
 #pragma once
 
 #include "cpu/state/environment.h"

@@ -5,8 +5,7 @@
 namespace smol::hypervisor::soft {
 namespace {
 
-constexpr u64 kStart = 5'000'000'000, kHeld = 4 * kMiB,
-              kWindow = IdleTrim::kWindow;
+constexpr u64 kStart = 5'000'000'000, kHeld = 4 * kMiB, kWindow = IdleTrim::kWindow;
 
 TEST(IdleTrim, WaitsForAnIdleWindow) {
   IdleTrim trim;

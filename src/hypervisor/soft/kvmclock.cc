@@ -5,9 +5,10 @@
 namespace smol::hypervisor::soft {
 namespace {
 
-constexpr u32 kMsrWallOld = 0x11, kMsrSystemOld = 0x12, kMsrWall = 0x4b564d00, kMsrSystem = 0x4b564d01;
+constexpr u32 kMsrWallOld = 0x11, kMsrSystemOld = 0x12, kMsrWall = 0x4b564d00,
+              kMsrSystem = 0x4b564d01;
 
-struct TimeInfo {  // struct pvclock_vcpu_time_info
+struct TimeInfo {   // struct pvclock_vcpu_time_info
   u32 version = 2;  // even: not being updated
   u32 pad0 = 0;
   u64 tsc_timestamp = 0;
@@ -46,7 +47,8 @@ bool KvmClock::write_msr(u32 index, u64 value, u64 tsc, u64 now) {
     system_ = value;
     if ((value & 1) == 0) return true;
     const TimeInfo info{.tsc_timestamp = tsc, .system_time = now};
-    (void)memory_.store(memory::GuestPhysical(value & ~u64{1}), info);  // bad address: the guest's loss
+    (void)memory_.store(memory::GuestPhysical(value & ~u64{1}),
+                        info);  // bad address: the guest's loss
     return true;
   }
   if (index == kMsrWall || index == kMsrWallOld) {
@@ -64,7 +66,9 @@ void KvmClock::guest_was_paused() {
   if ((system_ & 1) == 0) return;
   const memory::GuestPhysical at((system_ & ~u64{1}) + offsetof(TimeInfo, flags));
   const auto flags = memory_.load<u8>(at);
-  if (flags) (void)memory_.store<u8>(at, static_cast<u8>(*flags | kGuestStopped));  // bad address: as in write_msr
+  if (flags)
+    (void)memory_.store<u8>(
+        at, static_cast<u8>(*flags | kGuestStopped));  // bad address: as in write_msr
 }
 
 }  // namespace smol::hypervisor::soft

@@ -1,5 +1,6 @@
-// kvmclock (Documentation/virt/kvm/x86/msr.rst): a structure in guest memory from which the guest computes its time out of the
-// TSC. Our TSC ticks nanoseconds, so the structure never needs an update.
+// kvmclock (Documentation/virt/kvm/x86/msr.rst): a structure in guest memory from which the guest
+// computes its time out of the TSC. Our TSC ticks nanoseconds, so the structure never needs an
+// update.
 #pragma once
 
 #include "hypervisor/soft/clock.h"
@@ -13,7 +14,8 @@ class KvmClock {
 
   // False: not an MSR of kvmclock.
   bool read_msr(u32 index, u64& value) const;
-  // tsc: what RDTSC gives at system time `now` (ns). A bad address from the guest is ignored, as KVM does.
+  // tsc: what RDTSC gives at system time `now` (ns). A bad address from the guest is ignored, as
+  // KVM does.
   bool write_msr(u32 index, u64 value, u64 tsc, u64 now);
 
   // Sets PVCLOCK_GUEST_STOPPED, which the guest clears when it has seen it.

@@ -5,7 +5,8 @@
 namespace smol::hypervisor::soft {
 namespace {
 
-constexpr u32 kMsrApicBase = 0x1b, kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0, kMsrX2Tpr = 0x808, kMsrX2Eoi = 0x80b;
+constexpr u32 kMsrApicBase = 0x1b, kMsrTsc = 0x10, kMsrTscDeadline = 0x6e0, kMsrX2Tpr = 0x808,
+              kMsrX2Eoi = 0x80b;
 constexpr u64 kNever = ~u64{0};
 
 }  // namespace
@@ -55,8 +56,8 @@ Platform::Signals Platform::take_signals(u32 cpu) {
   return std::exchange(locals_[cpu]->signals, Signals{});
 }
 
-// Each CPU looks after its own timer, also when it is halted; the first one after the PIT. The CPU sees what came itself and is not
-// woken (a wake makes it stop at once, so it would never get on).
+// Each CPU looks after its own timer, also when it is halted; the first one after the PIT. The CPU
+// sees what came itself and is not woken (a wake makes it stop at once, so it would never get on).
 void Platform::advance_locked(u32 cpu) {
   LocalApic& apic = locals_[cpu]->apic;
   const ApicTime now = time(cpu);
@@ -75,8 +76,8 @@ bool Platform::poll(u32 cpu) {
   const std::lock_guard lock(mutex_);
   advance_locked(cpu);
   const Local& local = *locals_[cpu];
-  return local.signals.nmi || local.signals.init || local.signals.startup || local.apic.has_interrupt() ||
-         (cpu == 0 && pic_.output() && local.apic.accepts_pic());
+  return local.signals.nmi || local.signals.init || local.signals.startup ||
+         local.apic.has_interrupt() || (cpu == 0 && pic_.output() && local.apic.accepts_pic());
 }
 
 int Platform::acknowledge(u32 cpu) {
@@ -135,11 +136,15 @@ bool Platform::port(u16 port, bool write, u8 size, u64& value) {
     const u8 out = static_cast<u8>(value >> (8 * i));
     u8 in = 0xff;
     if (Pic::handles(at)) {
-      if (write) pic_.write(at, out);
-      else in = pic_.read(at);
+      if (write)
+        pic_.write(at, out);
+      else
+        in = pic_.read(at);
     } else if (Pit::handles(at)) {
-      if (write) pit_.write(at, out, now);
-      else in = pit_.read(at, now);
+      if (write)
+        pit_.write(at, out, now);
+      else
+        in = pit_.read(at, now);
     }
     if (!write) value = (i == 0 ? 0 : value) | static_cast<u64>(in) << (8 * i);
   }
@@ -160,7 +165,8 @@ bool Platform::read_msr(u32 cpu, u32 index, u64& value, bool& valid) {
     value = tsc(cpu);
     return true;
   }
-  if (index == kMsrTscDeadline || (index >= 0x800 && index <= 0x8ff)) return apic.read_msr(index, value, time(cpu));
+  if (index == kMsrTscDeadline || (index >= 0x800 && index <= 0x8ff))
+    return apic.read_msr(index, value, time(cpu));
   valid = false;
   return false;
 }

@@ -1,5 +1,6 @@
-// What KVM keeps in the kernel for one VM: local APICs, I/O APIC, PICs and PIT, wired together, under one lock, with
-// the VM's clock. vCPUs ask it what to take; lines and MSIs come from any thread.
+// What KVM keeps in the kernel for one VM: local APICs, I/O APIC, PICs and PIT, wired together,
+// under one lock, with the VM's clock. vCPUs ask it what to take; lines and MSIs come from any
+// thread.
 #pragma once
 
 #include <array>
@@ -21,9 +22,14 @@ namespace smol::hypervisor::soft {
 
 class Platform : private IoApicSink {
  public:
-  // wake: called under the lock, on any thread, when a vCPU may have something to do (interrupt, NMI, INIT, SIPI).
+  // wake: called under the lock, on any thread, when a vCPU may have something to do (interrupt,
+  // NMI, INIT, SIPI).
   Platform(Irqchip irqchip, Clock& clock, std::function<void(u32 cpu)> wake)
-      : irqchip_(irqchip), clock_(clock), wake_(std::move(wake)), io_apic_(*this), pit_(clock.now()) {}
+      : irqchip_(irqchip),
+        clock_(clock),
+        wake_(std::move(wake)),
+        io_apic_(*this),
+        pit_(clock.now()) {}
 
   void add_cpu(u32 id);
 
@@ -38,7 +44,8 @@ class Platform : private IoApicSink {
   };
   // What arrived besides vectors, taken. An INIT among it has reset the local APIC.
   Signals take_signals(u32 cpu);
-  // Runs this CPU's timers up to now (the first one's: the PIT as well) and says whether a vector or a signal waits.
+  // Runs this CPU's timers up to now (the first one's: the PIT as well) and says whether a vector
+  // or a signal waits.
   bool poll(u32 cpu);
   // The vector to take (PIC through ExtINT, or the local APIC), acknowledged; -1 for none.
   int acknowledge(u32 cpu);
@@ -59,10 +66,15 @@ class Platform : private IoApicSink {
   void restore_apic(u32 cpu, const std::array<u8, 1024>& page);
   void restore_tsc_deadline(u32 cpu, u64 value);
 
-  // The TSC at the clock's `now` (ns = ticks): each CPU has an offset of its own, written by its own thread.
-  u64 tsc_at(u32 cpu, u64 now) const { return now + tsc_offsets_[cpu].load(std::memory_order_relaxed); }
+  // The TSC at the clock's `now` (ns = ticks): each CPU has an offset of its own, written by its
+  // own thread.
+  u64 tsc_at(u32 cpu, u64 now) const {
+    return now + tsc_offsets_[cpu].load(std::memory_order_relaxed);
+  }
   u64 tsc(u32 cpu) const { return tsc_at(cpu, clock_.now()); }
-  void set_tsc(u32 cpu, u64 value) { tsc_offsets_[cpu].store(value - clock_.now(), std::memory_order_relaxed); }
+  void set_tsc(u32 cpu, u64 value) {
+    tsc_offsets_[cpu].store(value - clock_.now(), std::memory_order_relaxed);
+  }
 
  private:
   // A local APIC with what reaches its processor beside vectors.
@@ -71,7 +83,10 @@ class Platform : private IoApicSink {
         : platform(owner), apic({.id = id, .bsp = id == 0, .physical_bits = 46}, *this) {}
     void send(const InterruptMessage& message) override { platform.route(message, &apic); }
     void broadcast_eoi(u8 vector) override { platform.io_apic_.end_of_interrupt(vector); }
-    void nmi() override { signals.nmi = true; platform.wake_(apic.id()); }
+    void nmi() override {
+      signals.nmi = true;
+      platform.wake_(apic.id());
+    }
     void init() override {
       signals = {.nmi = false, .init = true};  // what came before it does not outlive it
       platform.wake_(apic.id());

@@ -21,7 +21,9 @@ constexpr u64 kLongestWait = 1'000'000'000;  // ns
 }  // namespace
 
 SoftVcpu::SoftVcpu(SoftVm& vm, u32 id) : vm_(vm), id_(id), kvmclock_(vm.memory()) {
-  engine_ = cpu::Engine::create({.features = features_of(vm.config().model), .group = vm.group(), .index = id}, vm.memory(), *this);
+  engine_ = cpu::Engine::create(
+      {.features = features_of(vm.config().model), .group = vm.group(), .index = id}, vm.memory(),
+      *this);
   cpu::reset(engine_->cpu());
   engine_->state_changed();
   wait_for_sipi_ = id != 0;
@@ -48,8 +50,8 @@ void SoftVcpu::notify() {
 Result<Exit> SoftVcpu::run() {
   complete_pending();
   for (;;) {
-    // A kick waits until an instruction that is half done (its I/O was answered) has finished, and no longer: a guest
-    // that does nothing but I/O is always half done here.
+    // A kick waits until an instruction that is half done (its I/O was answered) has finished, and
+    // no longer: a guest that does nothing but I/O is always half done here.
     const bool half_done = engine_->cpu().io.done_count != 0;
     if (!half_done && kicked_.exchange(false, std::memory_order_acq_rel)) return ExitInterrupted{};
     if (vm_.slots_changed(slots_version_, slots_)) engine_->set_slots(slots_);
@@ -57,7 +59,8 @@ Result<Exit> SoftVcpu::run() {
       window_requested_ = false;
       return ExitInterruptWindow{};
     }
-    if (injected_.exception.injected || injected_.exception.pending || injected_.interrupt.injected) {
+    if (injected_.exception.injected || injected_.exception.pending ||
+        injected_.interrupt.injected) {
       deliver_injected();
       if (engine_->cpu().stop == cpu::Stop::kShutdown) return ExitShutdown{};
     }
@@ -73,9 +76,13 @@ Result<Exit> SoftVcpu::run() {
       case cpu::Stop::kIo:
         if (auto exit = dispatch_io()) return *exit;
         break;
-      case cpu::Stop::kHalt: engine_->cpu().halted = true; break;
-      case cpu::Stop::kShutdown: return ExitShutdown{};
-      default: break;
+      case cpu::Stop::kHalt:
+        engine_->cpu().halted = true;
+        break;
+      case cpu::Stop::kShutdown:
+        return ExitShutdown{};
+      default:
+        break;
     }
   }
 }
@@ -119,9 +126,11 @@ void SoftVcpu::take_signals() {
 void SoftVcpu::deliver_injected() {
   const Events events = std::exchange(injected_, {});
   if (events.exception.injected || events.exception.pending)
-    engine_->deliver(cpu::EventKind::kFault, events.exception.vector, events.exception.has_error_code, events.exception.error_code);
+    engine_->deliver(cpu::EventKind::kFault, events.exception.vector,
+                     events.exception.has_error_code, events.exception.error_code);
   else
-    engine_->deliver(events.interrupt.soft ? cpu::EventKind::kSoftware : cpu::EventKind::kExternal, events.interrupt.vector, false, 0);
+    engine_->deliver(events.interrupt.soft ? cpu::EventKind::kSoftware : cpu::EventKind::kExternal,
+                     events.interrupt.vector, false, 0);
 }
 
 bool SoftVcpu::deliver_events() {
@@ -175,9 +184,12 @@ void SoftVcpu::trim_when_idle() {
 std::optional<Exit> SoftVcpu::dispatch_io() {
   const cpu::IoAccess access = engine_->cpu().io.pending;
   u64 value = access.value;
-  const bool mine = access.port ? vm_.platform().port(static_cast<u16>(access.address), access.write, access.size, value)
-                                : vm_.platform().mmio(id_, access.address, access.write, access.size, value);
-  if (mine || (access.write && vm_.signal_ioevent(access.port, access.address, access.size, access.value))) {
+  const bool mine =
+      access.port
+          ? vm_.platform().port(static_cast<u16>(access.address), access.write, access.size, value)
+          : vm_.platform().mmio(id_, access.address, access.write, access.size, value);
+  if (mine || (access.write &&
+               vm_.signal_ioevent(access.port, access.address, access.size, access.value))) {
     engine_->complete_io(value);
     return std::nullopt;
   }
@@ -185,7 +197,10 @@ std::optional<Exit> SoftVcpu::dispatch_io() {
   io_exit_ = true;
   const ByteSpan data(io_data_, access.size);
   if (access.port)
-    return ExitPortIo{.port = static_cast<u16>(access.address), .write = access.write, .size = access.size, .data = data};
+    return ExitPortIo{.port = static_cast<u16>(access.address),
+                      .write = access.write,
+                      .size = access.size,
+                      .data = data};
   return ExitMmio{.address = GuestPhysical(access.address), .write = access.write, .data = data};
 }
 
@@ -195,7 +210,8 @@ void SoftVcpu::complete_pending() {
   engine_->complete_io(base::load<u64>(io_data_));
 }
 
-// Runs an instruction whose access was answered to its end, so that the state is one between two instructions.
+// Runs an instruction whose access was answered to its end, so that the state is one between two
+// instructions.
 Result<> SoftVcpu::finish_instruction() {
   complete_pending();
   while (engine_->cpu().io.done_count != 0) {
@@ -203,7 +219,8 @@ Result<> SoftVcpu::finish_instruction() {
     account();
     if (stop == cpu::Stop::kHalt) engine_->cpu().halted = true;
     if (stop != cpu::Stop::kIo) continue;
-    if (dispatch_io()) return fail("vCPU {} is in the middle of an instruction with several I/O accesses", id_);
+    if (dispatch_io())
+      return fail("vCPU {} is in the middle of an instruction with several I/O accesses", id_);
   }
   return {};
 }
@@ -235,7 +252,8 @@ cpu::CpuidResult SoftVcpu::cpuid(u32 leaf, u32 subleaf, u64 cr4) {
 u64 SoftVcpu::read_tsc() {
   if (!vm_.clock().deterministic()) return vm_.platform().tsc(id_);
   const cpu::Cpu& cpu = engine_->cpu();  // what this slice retired so far is not in `retired` yet
-  return vm_.platform().tsc(id_) + (cpu.retired + static_cast<u64>(cpu.slice - cpu.budget) - accounted_);
+  return vm_.platform().tsc(id_) +
+         (cpu.retired + static_cast<u64>(cpu.slice - cpu.budget) - accounted_);
 }
 
 // RDRAND and RDSEED: the host's generator, or (deterministic) SplitMix64 from a fixed seed.
@@ -254,19 +272,24 @@ bool SoftVcpu::read_msr(u32 index, u64& value) {
   if (valid) return legal;
   if (kvmclock_.read_msr(index, value)) return true;
   switch (index) {
-    case 0x17:    // IA32_PLATFORM_ID
-    case 0x8b:    // IA32_BIOS_SIGN_ID: no microcode
-    case 0x179:   // IA32_MCG_CAP: no banks
-    case 0xce:    // MSR_PLATFORM_INFO
-    case 0x140: value = 0; return true;  // MISC_FEATURES_ENABLES
-    case 0x3a: value = 1; return true;   // IA32_FEATURE_CONTROL: locked
-    // IA32_ARCH_CAPABILITIES: RDCL_NO, RSBA off, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO,
-    // SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, PBRSB_NO, GDS_NO, RFDS_NO
+    case 0x17:   // IA32_PLATFORM_ID
+    case 0x8b:   // IA32_BIOS_SIGN_ID: no microcode
+    case 0x179:  // IA32_MCG_CAP: no banks
+    case 0xce:   // MSR_PLATFORM_INFO
+    case 0x140:
+      value = 0;
+      return true;  // MISC_FEATURES_ENABLES
+    case 0x3a:
+      value = 1;
+      return true;  // IA32_FEATURE_CONTROL: locked
+    // IA32_ARCH_CAPABILITIES: RDCL_NO, RSBA off, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO,
+    // IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, PBRSB_NO, GDS_NO, RFDS_NO
     case 0x10a:
-      value = 1u << 0 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 | 1u << 15 | 1u << 24 |
-              1u << 26 | 1u << 27;
+      value = 1u << 0 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 13 | 1u << 14 |
+              1u << 15 | 1u << 24 | 1u << 26 | 1u << 27;
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 

@@ -1,5 +1,5 @@
-// A vCPU of the software back end: the engine in slices, and between slices what KVM does in the kernel: timers, interrupt
-// delivery, HLT, kvmclock, MSRs, CPUID.
+// A vCPU of the software back end: the engine in slices, and between slices what KVM does in the
+// kernel: timers, interrupt delivery, HLT, kvmclock, MSRs, CPUID.
 #pragma once
 
 #include <optional>
@@ -25,7 +25,8 @@ class SoftVcpu : public Vcpu, private cpu::Environment {
   void guest_was_paused() override { kvmclock_.guest_was_paused(); }
   u64 retired_instructions() const override { return retired_.load(std::memory_order_relaxed); }
   CodeCache code_cache() const override {
-    return {.bytes = cache_bytes_.load(std::memory_order_relaxed), .trims = trims_.load(std::memory_order_relaxed)};
+    return {.bytes = cache_bytes_.load(std::memory_order_relaxed),
+            .trims = trims_.load(std::memory_order_relaxed)};
   }
 
   // Any thread; also from under the platform's lock.

@@ -1,9 +1,9 @@
-// The portable CpuState to and from the engine's state. MSRs go through read and write as the guest's own would, so that one
-// place knows them.
+// The portable CpuState to and from the engine's state. MSRs go through read and write as the
+// guest's own would, so that one place knows them.
 #include <algorithm>
 
-#include "cpu/interp/fpu_state.h"
 #include "cpu/decoder/instruction.h"
+#include "cpu/interp/fpu_state.h"
 #include "cpu/interp/system.h"
 #include "cpu/state/flags.h"
 #include "hypervisor/soft/soft_vcpu.h"
@@ -12,9 +12,11 @@ namespace smol::hypervisor::soft {
 namespace {
 
 constexpr u32 kMsrTscDeadline = 0x6e0;
-// TSC, TSC_ADJUST, SYSENTER_*, MISC_ENABLE, PAT, MTRR default type, STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, TSC_AUX, kvmclock.
-constexpr u32 kSavedMsrs[] = {0x10,       0x3b,       0x174,      0x175,      0x176,      0x1a0,      0x277,      0x2ff,
-                              0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
+// TSC, TSC_ADJUST, SYSENTER_*, MISC_ENABLE, PAT, MTRR default type, STAR, LSTAR, CSTAR, SFMASK,
+// KERNEL_GS_BASE, TSC_AUX, kvmclock.
+constexpr u32 kSavedMsrs[] = {
+    0x10,       0x3b,       0x174,      0x175,      0x176,      0x1a0,      0x277,      0x2ff,
+    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
 
 Segment segment_out(const cpu::SegmentRegister& from) {
   return {.base = from.base,
@@ -40,7 +42,11 @@ cpu::SegmentRegister segment_in(const Segment& from) {
   if (from.default_big) access |= cpu::kAccessBig;
   if (from.granularity) access |= cpu::kAccessGranular;
   if (from.unusable) access |= cpu::kAccessUnusable;
-  return {.base = from.base, .limit = from.limit, .selector = from.selector, .unused = 0, .access = access};
+  return {.base = from.base,
+          .limit = from.limit,
+          .selector = from.selector,
+          .unused = 0,
+          .access = access};
 }
 
 }  // namespace
@@ -60,8 +66,14 @@ Result<CpuState> SoftVcpu::get_state() {
   s.tr = segment_out(cpu.tr);
   s.gdt = {cpu.gdtr.base, static_cast<u16>(cpu.gdtr.limit)};
   s.idt = {cpu.idtr.base, static_cast<u16>(cpu.idtr.limit)};
-  state.control = {.cr0 = cpu.cr0, .cr2 = cpu.cr2, .cr3 = cpu.cr3, .cr4 = cpu.cr4, .cr8 = read_cr8(),
-                   .efer = cpu.efer, .apic_base = vm_.platform().apic_base(id_), .xcr0 = cpu.xcr0};
+  state.control = {.cr0 = cpu.cr0,
+                   .cr2 = cpu.cr2,
+                   .cr3 = cpu.cr3,
+                   .cr4 = cpu.cr4,
+                   .cr8 = read_cr8(),
+                   .efer = cpu.efer,
+                   .apic_base = vm_.platform().apic_base(id_),
+                   .xcr0 = cpu.xcr0};
   std::copy_n(cpu.dr, 4, state.debug.address.begin());
   state.debug.dr6 = cpu.dr6;
   state.debug.dr7 = cpu.dr7;
@@ -82,12 +94,16 @@ Result<CpuState> SoftVcpu::get_state() {
     state.lapic = vm_.platform().save_apic(id_);
     state.lapic_valid = true;
   }
-  state.run_state = wait_for_sipi_ ? RunState::kWaitForSipi : cpu.halted ? RunState::kHalted : RunState::kRunnable;
+  state.run_state = wait_for_sipi_ ? RunState::kWaitForSipi
+                    : cpu.halted   ? RunState::kHalted
+                                   : RunState::kRunnable;
   return state;
 }
 
 Result<> SoftVcpu::set_state(const CpuState& state) {
-  if (state.xsave.bytes.size() < 576) return fail("vCPU {}: an XSAVE area of {} bytes, 576 are needed", id_, state.xsave.bytes.size());
+  if (state.xsave.bytes.size() < 576)
+    return fail("vCPU {}: an XSAVE area of {} bytes, 576 are needed", id_,
+                state.xsave.bytes.size());
   cpu::Cpu& cpu = engine_->cpu();
   io_exit_ = false;
   cpu.io = {};
@@ -120,7 +136,8 @@ Result<> SoftVcpu::set_state(const CpuState& state) {
   wait_for_sipi_ = state.run_state == RunState::kWaitForSipi;
   cpu::refresh_segment_bases(cpu);
   // SS.DPL is the CPL (SDM vol. 3, 5.5); real mode has 0.
-  cpu::set_cpl(cpu, cpu.protected_mode() ? static_cast<u8>((cpu.segments[cpu::kSs].access >> 5) & 3) : 0);
+  cpu::set_cpl(
+      cpu, cpu.protected_mode() ? static_cast<u8>((cpu.segments[cpu::kSs].access >> 5) & 3) : 0);
   for (const Msr& msr : state.msrs) {
     if (msr.index == kMsrTscDeadline) continue;
     if (!cpu::write_msr(cpu, msr.index, msr.value)) {

@@ -49,15 +49,16 @@ class TcpTable {
   TcpTable(Context& context, u32 max_flows);
   ~TcpTable();
 
-  // With SO_PEEK_OFF for TCP (Linux 6.9) what is unacknowledged stays in the socket; without, a flow keeps it
-  // (kept_bytes.h). Probed; settable for tests, before the first flow.
+  // With SO_PEEK_OFF for TCP (Linux 6.9) what is unacknowledged stays in the socket; without, a
+  // flow keeps it (kept_bytes.h). Probed; settable for tests, before the first flow.
   bool peek_offset_works = true;
   u64 retry_ms = kRetryMs;
   DnsForwarder* dns = nullptr;  // takes connections to its address
 
   void on_packet(const Packet& packet);
-  // Options of a stream's socket: the guest already decides what goes together (Nagle's wait would come twice), and a
-  // peer that vanished is noticed by the host's kernel. Linux hands a listener's down to what it accepts.
+  // Options of a stream's socket: the guest already decides what goes together (Nagle's wait would
+  // come twice), and a peer that vanished is noticed by the host's kernel. Linux hands a listener's
+  // down to what it accepts.
   static void prepare(int socket);
   // A connection to a published port, of a listener that was prepared. peer: as accepted.
   void accepted(base::UniqueFd socket, const Endpoint& peer, const Endpoint& guest);
@@ -65,9 +66,9 @@ class TcpTable {
   bool finish_burst();
   // The guest has receive buffers again.
   void room_again();
-  // Every few milliseconds while owes_acks(): sends acknowledgements that were owed at the last call already. So data has
-  // that time, at least and not more than twice, for them to ride on (RFC 1122, 4.2.3.2 allows 500 ms; every second
-  // full segment is acknowledged at once, RFC 5681, 4.2).
+  // Every few milliseconds while owes_acks(): sends acknowledgements that were owed at the last
+  // call already. So data has that time, at least and not more than twice, for them to ride on (RFC
+  // 1122, 4.2.3.2 allows 500 ms; every second full segment is acknowledged at once, RFC 5681, 4.2).
   void flush_acks();
   bool owes_acks() const { return !owing_.empty(); }
   // Every kTickMs while timed().

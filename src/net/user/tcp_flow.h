@@ -77,9 +77,9 @@ struct TcpFlow final : Watcher,
   u32 fin_sequence = 0;
   bool fin_sent() const { return fin_known && next == fin_sequence + 1; }
   bool fin_acked() const { return fin_known && unacked == fin_sequence + 1; }
-  u8 calm = 0;  // reads in a row that were small and took all that was there
-  u16 pair = 0;        // queue pair that the guest last sent on
-  u8 small_acks = 0;   // acknowledged since the socket's bytes were last dropped
+  u8 calm = 0;        // reads in a row that were small and took all that was there
+  u16 pair = 0;       // queue pair that the guest last sent on
+  u8 small_acks = 0;  // acknowledged since the socket's bytes were last dropped
 
   // --- From the guest ---
   u32 received = 0;  // next that is expected

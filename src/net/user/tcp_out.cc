@@ -136,7 +136,8 @@ bool TcpTable::pull(TcpFlow& flow) {
   while (flow.readable && !flow.fin_sent()) {
     const u32 right = flow.unacked + flow.window;
     const u32 open = after(right, flow.next) ? right - flow.next : 0;
-    if (!peek_offset_works && flow.next - flow.base >= kMostKept) return true;  // an acknowledgement makes room
+    if (!peek_offset_works && flow.next - flow.base >= kMostKept)
+      return true;  // an acknowledgement makes room
     // A small opening is used only when nothing is on its way (RFC 9293, 3.8.6.2.1).
     if (open == 0 || (open < flow.segment && flow.next != flow.unacked)) {
       if (flow.deadline == 0) arm(flow, retry_ms);  // a probe
@@ -218,11 +219,13 @@ i64 TcpTable::read_ahead(TcpFlow& flow, std::span<iovec> buffers) {
   const bool unset = flow.peek_offset == TcpFlow::kNoPeekOffset;
   if (unset ? offset != 0 : flow.peek_offset != offset) {
     const int value = static_cast<int>(offset);
-    if (::setsockopt(flow.socket.get(), SOL_SOCKET, SO_PEEK_OFF, &value, sizeof value) != 0) return -1;
+    if (::setsockopt(flow.socket.get(), SOL_SOCKET, SO_PEEK_OFF, &value, sizeof value) != 0)
+      return -1;
     flow.peek_offset = offset;
   }
   const ssize_t count = receive(flow.socket.get(), buffers, MSG_PEEK | MSG_DONTWAIT);
-  if (count > 0 && flow.peek_offset != TcpFlow::kNoPeekOffset) flow.peek_offset += static_cast<u32>(count);
+  if (count > 0 && flow.peek_offset != TcpFlow::kNoPeekOffset)
+    flow.peek_offset += static_cast<u32>(count);
   return count;
 }
 
@@ -294,8 +297,8 @@ void TcpTable::discard_acked(TcpFlow& flow, bool all) {
     flow.base = end;
     return;
   }
-  // Small answers may wait for each other. Not so what is left of a large buffer: it keeps the whole
-  // buffer in the host's count, and the peer's window might stay shut over it.
+  // Small answers may wait for each other. Not so what is left of a large buffer: it keeps the
+  // whole buffer in the host's count, and the peer's window might stay shut over it.
   const bool lazy = flow.calm >= kCalm && bytes < kDiscardBytes;
   if (!all && lazy && flow.small_acks < kDiscardAcks) return;
   // With MSG_TRUNC TCP drops bytes without copying them (tcp(7)).

@@ -74,7 +74,8 @@ TEST_P(TcpTest, ConnectSendReceiveClose) {
   EXPECT_TRUE(guest.until([&] { return guest.gateway->tcp().size() == 0; }));
 }
 
-// RFC 1122, 4.2.3.2: an acknowledgement may wait a little for something to ride on. Behind the other side's end there is nothing.
+// RFC 1122, 4.2.3.2: an acknowledgement may wait a little for something to ride on. Behind the
+// other side's end there is nothing.
 TEST_P(TcpTest, AcknowledgementsWaitForSomethingToRideOn) {
   HostSocket host(SOCK_STREAM, loopback());
   FakeGuest guest;

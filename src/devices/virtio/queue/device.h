@@ -58,8 +58,9 @@ class VirtioDevice {
   // called several times; what stands is given to activate().
   virtual bool accept_features(u64 features) { return true; }
 
-  // Once, before the guest first runs, on the thread that starts the machine: threads of the device's own start here and not
-  // earlier (the monitor confines itself in between), by base::start_worker.
+  // Once, before the guest first runs, on the thread that starts the machine: threads of the
+  // device's own start here and not earlier (the monitor confines itself in between), by
+  // base::start_worker.
   virtual void start() {}
 
   // offset: from the start of the config space; guest-controlled, as is the size. Reads past its
