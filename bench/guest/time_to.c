@@ -1,14 +1,18 @@
 /* time_to MARK COMMAND...: runs the command, waits for MARK in its standard output, prints the
  * nanoseconds from the start to then, and kills it. With MARK "" it waits for the end and also
- * prints the peak resident size in KiB. For benchmarks inside the bench host, which has no
- * scripting language. */
+ * prints the peak resident size in KiB. With TIME_TO_HTTP=PORT in the environment it asks
+ * 127.0.0.1:PORT for "/" behind MARK, and the time is until the answer. For benchmarks inside the
+ * bench host, which has no scripting language. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,6 +21,21 @@ static uint64_t now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int answered(const char* port) {
+  static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  char answer[16];
+  struct sockaddr_in address = {.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)atoi(port)),
+                                .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  const int good = connect(fd, (struct sockaddr*)&address, sizeof(address)) == 0 &&
+                   write(fd, request, sizeof(request) - 1) == (ssize_t)sizeof(request) - 1 &&
+                   recv(fd, answer, 12, MSG_WAITALL) == 12 &&
+                   memcmp(answer, "HTTP/1.1 200", 12) == 0;
+  close(fd);
+  return good;
 }
 
 int main(int argc, char** argv) {
@@ -40,9 +59,12 @@ int main(int argc, char** argv) {
     if (got <= 0) break;
     size += (size_t)got;
     if (*argv[1] && memmem(seen, size, argv[1], strlen(argv[1]))) {
+      const char* const port = getenv("TIME_TO_HTTP");
+      const int good = port == NULL || answered(port);
       printf("%llu\n", (unsigned long long)(now() - start));
       kill(child, SIGKILL);
-      return 0;
+      if (!good) fprintf(stderr, "time_to: no answer at port %s\n", port);
+      return good ? 0 : 1;
     }
   }
   int status;
