@@ -7,6 +7,7 @@
 #include "base/terminal.h"
 #include "machines/data_dir.h"
 #include "options.h"
+#include "packed.h"
 #include "table.h"
 
 namespace smolvm {
@@ -190,9 +191,16 @@ Result<> edit(const Invocation& invocation, machines::MachineSpec& spec) {
 
 Result<int> run_machine_create(const Invocation& invocation) {
   TRY_ASSIGN(const std::string name, invocation.machine());
-  TRY_ASSIGN(const auto spec, spec_of(invocation, name));
+  TRY_ASSIGN(auto spec, spec_of(invocation, name));
   TRY_ASSIGN(auto all, machines::Machines::open());
+  if (invocation.has("from")) spec.rootfs = all.machine_folder(name) + "/root.erofs";
   TRY_ASSIGN(const Record record, all.create(spec));
+  if (invocation.has("from")) {
+    if (auto unpacked = unpack_root(invocation, spec.rootfs); !unpacked) {
+      TRY(all.remove(name, true));
+      return std::unexpected(unpacked.error());
+    }
+  }
   fmt::print("Created machine: {}\n  CPUs: {}, Memory: {} MiB\n", name, record.spec.cpus,
              record.spec.memory_mib);
   return 0;

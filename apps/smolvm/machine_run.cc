@@ -86,6 +86,7 @@ Result<> add_command(const Invocation& invocation, const machines::MachineSpec& 
 }  // namespace
 
 Result<int> run_machine_run(const Invocation& invocation) {
+  if (invocation.has("from")) return run_pack_run(invocation);  // with -d, too
   if (invocation.has("detach")) return run_detached(invocation);
   TRY_ASSIGN(const auto spec,
              spec_of(invocation, invocation.text("name", fmt::format("run-{}", ::getpid()))));

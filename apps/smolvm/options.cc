@@ -11,6 +11,7 @@
 
 #include "build.h"
 #include "images.h"
+#include "packed.h"
 
 namespace smolvm {
 namespace {
@@ -131,6 +132,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   machines::MachineSpec spec;
   spec.name = name;
   machines::ProgramChoice choice;
+  if (invocation.has("from")) TRY(apply_packed(invocation, spec));
   if (invocation.has("smolfile")) {
     TRY_ASSIGN(const auto file, image::read_smolfile(invocation.text("smolfile")));
     TRY(machines::apply_smolfile(file, spec));
@@ -155,7 +157,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   if (!kernel.empty() && kernel != "micro" && kernel != "full") {
     TRY_ASSIGN(spec.kernel, absolute(kernel, "a kernel"));
   }
-  spec.append = invocation.text("append");
+  spec.append = invocation.text("append", spec.append);
   spec.accel = invocation.text("accel", spec.accel);
   TRY(add_secrets(invocation, spec));
   TRY(add_pairs(invocation, "mount-socket", spec.mount_socket, ':'));

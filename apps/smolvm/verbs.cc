@@ -20,7 +20,7 @@ constexpr Option kImage[] = {
     {"--rootfs", Takes::kText, "DIR|FILE",
      "root file system: a directory (copied into guest memory) or a file system image (read-only, "
      "writes go elsewhere)"},
-    {"--from", Takes::kRefused, "FILE", ""},
+    {"--from", Takes::kText, "FILE", "capsule or .smolmachine that the machine is made of"},
     {"-s,--smolfile", Takes::kText, "FILE", "what a Smolfile says; the other options win over it"},
     {"--entrypoint", Takes::kText, "PATH", "program instead of the image's entry point"},
 };

@@ -167,6 +167,35 @@ class CapsuleTest(unittest.TestCase):
         with open(self.app, "rb") as one, open(app, "rb") as two:
             self.assertEqual(one.read(), two.read())
 
+    def test_a_named_machine_out_of_it(self):
+        self.smolvm("machine", "create", "--name", "packed", "--from", self.app, "-e", "MORE=1", "--accel", "soft")
+        self.addCleanup(self.smolvm, "machine", "delete", "-f", "packed", check=False)
+        told = json.loads(self.smolvm("machine", "ls", "--json").stdout)[0]
+        self.assertEqual((told["name"], told["memory_mib"]), ("packed", 64))
+        self.smolvm("machine", "start", "packed")
+        done = self.smolvm("machine", "exec", "packed", "--", "/speak", "exit=5", check=False)
+        self.assert_said(done, "argument exit=5", "word packed", status=5)
+        self.smolvm("machine", "stop", "packed")
+        done = self.smolvm("machine", "run", "--accel", "soft", "--from", self.app, "-e", "WORD=run", "--", "exit=6", check=False)
+        self.assert_said(done, "argument exit=6", "word run", status=6)
+
+    def test_no_machine_out_of_a_damaged_one(self):
+        root = [each for each in json.loads(self.run_app("info", "--json").stdout)["sections"] if each["name"] == "root"][0]
+        broken = os.path.join(self.folder, "broken-root")
+        shutil.copy(self.app, broken)
+        with open(broken, "r+b") as file:
+            file.seek(root["offset"] + 100)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        done = self.smolvm("machine", "create", "--name", "broken", "--from", broken, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+        self.assertIn("root", done.stderr)
+        self.assertNotIn("broken", self.smolvm("machine", "ls").stdout)
+        done = self.smolvm("machine", "create", "--name", "two", "--from", self.app, "--rootfs", self.root, check=False)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn("--rootfs", done.stderr)
+
     # --- Where there is nothing ---
 
     def empty_root(self):
