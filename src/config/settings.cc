@@ -5,10 +5,7 @@
 #include <cstdlib>
 
 #include "base/fd.h"
-
-#define TOML_EXCEPTIONS 0
-#define TOML_ENABLE_FORMATTERS 0
-#include <toml++/toml.h>
+#include "toml/parse.h"
 
 namespace smol::config {
 
@@ -89,11 +86,12 @@ Result<std::string> settings_path() {
 
 Result<Settings> parse_settings(std::string_view text, std::string_view name) {
   if (text.size() > kMaxText) return fail("{}: {} bytes are too many", name, text.size());
-  const toml::parse_result parsed = toml::parse(text);
+  const auto parsed = toml_text::parse(text, name);
   Reader reader(name);
-  if (!parsed) return reader.at(parsed.error().source(), "{}", parsed.error().description());
+  if (!parsed)
+    return reader.at({parsed.error().begin, {}, nullptr}, "{}", parsed.error().description);
   Settings settings;
-  for (const auto& [key, value] : parsed.table()) {
+  for (const auto& [key, value] : *parsed) {
     if (key.str() != "pack") return reader.at(key.source(), "unknown key '{}'", key.str());
     if (!value.is_table()) return reader.at(value.source(), "pack is not a table");
     TRY(reader.read_pack(*value.as_table(), settings.pack));

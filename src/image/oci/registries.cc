@@ -1,17 +1,12 @@
 #include "image/oci/registries.h"
 
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
-#define TOML_ENABLE_FORMATTERS 0
-#define TOML_UNDEF_MACROS 1
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <cstdlib>
 
 #include "base/bytes.h"
 #include "base/fd.h"
 #include "image/oci/reference.h"
+#include "toml/parse.h"
 
 namespace smol::image {
 namespace {
@@ -75,53 +70,6 @@ class Reader {
   const std::string& path_;
 };
 
-// toml++ 3.3 takes it for granted that a table's name begins like one. The line of a header that
-// does not; 0 when all do.
-std::size_t bad_header(std::string_view text) {
-  for (std::size_t line = 1; !text.empty(); ++line) {
-    const std::size_t end = text.find('\n');
-    std::string_view rest = text.substr(0, end);
-    const auto skip_blanks = [&] {
-      rest.remove_prefix(std::min(rest.size(), rest.find_first_not_of(" \t\r")));
-    };
-    skip_blanks();
-    if (rest.starts_with('[')) {
-      rest.remove_prefix(rest.starts_with("[[") ? 2 : 1);
-      rest.remove_prefix(std::min(rest.size(), rest.find_first_not_of(" \t")));
-      const char c = rest.empty() ? ' ' : rest[0];
-      const bool name = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                        (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '"' || c == '\'';
-      if (!name) return line;
-    }
-    if (end == std::string_view::npos) break;
-    text.remove_prefix(end + 1);
-  }
-  return 0;
-}
-
-// Nor does it expect others than ASCII wherever it looks for blanks, which texts belong to (they
-// have \\u). The line that has such; 0 for none.
-std::size_t bad_letter(std::string_view text) {
-  std::size_t line = 1;
-  char quote = 0;  // of the text that we are in; '#' in a comment
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '\n') {
-      ++line;
-      quote = 0;
-    } else if (static_cast<u8>(c) >= 0x80 && quote != '#') {
-      return line;
-    } else if (quote == 0) {
-      if (c == '"' || c == '\'' || c == '#') quote = c;
-    } else if (c == '\\' && quote == '"') {
-      ++i;
-    } else if (c == quote && quote != '#') {
-      quote = 0;
-    }
-  }
-  return 0;
-}
-
 }  // namespace
 
 Result<std::string> registries_path() {
@@ -135,16 +83,11 @@ Result<std::string> registries_path() {
 Result<Registries> parse_registries(std::string_view text, const std::string& path) {
   if (text.size() > kLongest) return fail("{} is too long", path);
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // a mark of byte order
-  if (const std::size_t line = bad_header(text); line != 0)
-    return fail("{}:{}:1: no name of a table behind '['", path, line);
-  if (const std::size_t line = bad_letter(text); line != 0)
-    return fail("{}:{}:1: a letter that is not ASCII (in texts, write \\uXXXX)", path, line);
-  const toml::parse_result parsed = toml::parse(text, path);
-  if (parsed.failed()) {
-    const toml::source_position at = parsed.error().source().begin;
-    return fail("{}:{}:{}: {}", path, at.line, at.column, parsed.error().description());
-  }
-  return Reader(path).read(parsed.table());
+  const auto parsed = toml_text::parse(text, path);
+  if (!parsed)
+    return fail("{}:{}:{}: {}", path, parsed.error().begin.line, parsed.error().begin.column,
+                parsed.error().description);
+  return Reader(path).read(*parsed);
 }
 
 Result<Registries> read_registries(const std::string& path) {

@@ -1,14 +1,9 @@
 // A TOML table as the Smolfile's reader sees it: typed values, each error with its place. toml++ is
-// known in the units of this folder alone, in its form without exceptions.
+// known in the units of this folder alone, as src/toml has it.
 #pragma once
 
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
-#define TOML_ENABLE_FORMATTERS 0
-#define TOML_UNDEF_MACROS 1
-#include <toml++/toml.h>
-
 #include "image/smolfile/smolfile.h"
+#include "toml/parse.h"
 
 namespace smol::image {
 

@@ -68,12 +68,11 @@ Result<toml::table> parse(std::string_view text, const std::string& path) {
   if (text.size() > kMostBytes)
     return fail("{}: {} bytes are too long for a Smolfile ({} at most)", path, text.size(),
                 kMostBytes);
-  toml::parse_result parsed = toml::parse(text, path);
-  if (parsed.failed()) {
-    const toml::parse_error& error = parsed.error();
-    return fail("{}: {}", place_text(path, place_of(error.source())), error.description());
-  }
-  return std::move(parsed).table();
+  auto parsed = toml_text::parse(text, path);
+  if (!parsed)
+    return fail("{}: {}", place_text(path, place_of({parsed.error().begin, {}, nullptr})),
+                parsed.error().description);
+  return std::move(*parsed);
 }
 
 }  // namespace
