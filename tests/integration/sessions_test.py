@@ -48,6 +48,8 @@ class TerminalTest(machines_test.NamedTest):
             if select.select([self.ours], [], [], 0.05)[0]:
                 self.text += os.read(self.ours, 65536)
         self.assertIsNotNone(self.process.poll(), self.text)
+        while select.select([self.ours], [], [], 0.2)[0]:  # what it wrote last
+            self.text += os.read(self.ours, 65536)
         self.assertEqual(termios.tcgetattr(self.theirs), self.before, "the terminal was not restored")
         return self.process.returncode
 
