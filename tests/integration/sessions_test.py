@@ -1,57 +1,26 @@
 #!/usr/bin/env python3
 """Sessions with a machine that runs: terminals for `exec` and `shell`, Unix sockets in both directions, the ssh agent."""
-import fcntl
 import os
-import pty
-import select
 import signal
 import socket
-import struct
 import subprocess
-import termios
 import threading
-import time
 
 import machines_test
 import smolvm
+import terminal
 
 
-class TerminalTest(machines_test.NamedTest):
+class TerminalTest(terminal.Terminal, machines_test.NamedTest):
     def setUp(self):
         super().setUp()
         self.create()
         self.good("start", "web")
-        self.ours, self.theirs = pty.openpty()
-        self.addCleanup(os.close, self.ours)
-        self.addCleanup(os.close, self.theirs)
-        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
-        self.before = termios.tcgetattr(self.theirs)
-        self.text = b""
+        self.open_terminal()
 
     def begin(self, *words):
-        self.process = subprocess.Popen([smolvm.SMOLVM, "machine", *words], env=self.env, stdin=self.theirs, stdout=self.theirs, stderr=self.theirs,
-                                        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        self.process = subprocess.Popen([smolvm.SMOLVM, "machine", *words], env=self.env, **self.on_terminal())
         self.addCleanup(self.end_process, self.process)
-
-    def read_until(self, wanted):
-        deadline = time.monotonic() + smolvm.LIMIT
-        while wanted not in self.text:
-            ended = self.process.poll() is not None or time.monotonic() > deadline
-            if select.select([self.ours], [], [], 0.2)[0]:
-                self.text += os.read(self.ours, 65536)
-            elif ended:
-                self.fail(f"{wanted!r} never came: {self.text!r}")
-
-    def end(self):
-        deadline = time.monotonic() + smolvm.LIMIT
-        while self.process.poll() is None and time.monotonic() < deadline:
-            if select.select([self.ours], [], [], 0.05)[0]:
-                self.text += os.read(self.ours, 65536)
-        self.assertIsNotNone(self.process.poll(), self.text)
-        while select.select([self.ours], [], [], 0.2)[0]:  # what it wrote last
-            self.text += os.read(self.ours, 65536)
-        self.assertEqual(termios.tcgetattr(self.theirs), self.before, "the terminal was not restored")
-        return self.process.returncode
 
     def test_exec_on_a_terminal(self):
         self.begin("exec", "-i", "-t", "web", "--", "sh", "-c", "stty size; trap 'echo caught' INT; echo ready; until read x; do :; done; echo got $x; exit 4")
@@ -59,7 +28,7 @@ class TerminalTest(machines_test.NamedTest):
         self.assertIn(b"33 101", self.text)
         os.write(self.ours, b"\x03")
         self.read_until(b"caught")
-        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 77, 0, 0))
+        self.resize(44, 77)
         os.killpg(self.process.pid, signal.SIGWINCH)
         # The size travels beside the input: it is there when the guest says so.
         self.assertTrue(smolvm.wait_until(lambda: "44 77" in self.good("exec", "web", "--", "sh", "-c", "stty size </dev/pts/0")))
