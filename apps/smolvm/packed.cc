@@ -6,7 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <cstdio>
 
 #include "image/container/config.h"
 #include "pack.h"
@@ -63,10 +63,14 @@ Result<> unpack_root(const Invocation& invocation, const std::string& to) {
   TRY_ASSIGN(const auto container, open_packed(invocation));
   const image::Section* const section = container.find(image::SectionKind::kRoot);
   if (section == nullptr) return fail("{} has no section 'root'", container.name());
-  TRY_ASSIGN(const auto file, base::open_file(to, O_RDWR | O_CREAT | O_EXCL, 0600));
+  // Under its own name only when it is whole: after a kill a start finds no root, and says so.
+  const std::string partial = to + ".partial";
+  TRY_ASSIGN(const auto file, base::open_file(partial, O_RDWR | O_CREAT | O_EXCL, 0600));
   auto copied = container.copy_section(*section, file.get(), to);
   if (copied && ::fsync(file.get()) != 0) copied = fail_errno("cannot make {} durable", to);
-  if (!copied) ::unlink(to.c_str());
+  if (copied && ::rename(partial.c_str(), to.c_str()) != 0)
+    copied = fail_errno("cannot rename {} to {}", partial, to);
+  if (!copied) ::unlink(partial.c_str());
   return copied;
 }
 
