@@ -5,7 +5,7 @@
 
 #include "cli.h"
 #include "image/oci/oci.h"
-#include "machines/data_dir.h"
+#include "images.h"
 #include "progress.h"
 
 namespace smolvm {
@@ -13,21 +13,6 @@ namespace {
 
 using namespace smol;
 using nlohmann::json;
-
-constexpr u64 kMegabyte = 1'000'000;
-
-Result<image::ImageStore> open_store() {
-  TRY_ASSIGN(const std::string data, machines::data_dir());
-  return image::ImageStore::open(data + "/images");
-}
-
-std::string detail_of(const image::TransferProgress& now) {
-  std::string text = fmt::format("{:.1f}", static_cast<double>(now.done) / kMegabyte);
-  if (now.total > 0) text += fmt::format(" of {:.1f}", static_cast<double>(now.total) / kMegabyte);
-  text += " MB";
-  if (now.blobs > 0) text += fmt::format(", {} of {} layers", now.blobs_done, now.blobs);
-  return text;
-}
 
 json config_json(const image::ImageConfig& config) {
   return {{"entrypoint", config.entrypoint},
@@ -65,12 +50,12 @@ Result<int> run_image_pull(const Invocation& invocation) {
   TRY_ASSIGN(options.platform, image::parse_platform(invocation.text("oci-platform")));
   TRY_ASSIGN(options.policy, image::parse_pull_policy(invocation.text("pull", "always")));
   TRY_ASSIGN(options.registry, image::RegistryOptions::of_host());
-  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const image::ImageStore store, open_images());
   const std::string& name = invocation.words[0];
   Result<image::Image> image = [&] {
     Progress progress(fmt::format("Pulling {}", name));
     options.on_progress = [&](const image::TransferProgress& now) {
-      progress.detail(detail_of(now));
+      progress.detail(transfer_text(now, "layers"));
     };
     return image::pull(store, image::classify_source(name), options);
   }();
@@ -83,7 +68,7 @@ Result<int> run_image_pull(const Invocation& invocation) {
 }
 
 Result<int> run_image_list(const Invocation& invocation) {
-  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const image::ImageStore store, open_images());
   TRY_ASSIGN(const std::vector<image::ImageRecord> records, store.list_images());
   json list = json::array();
   for (const image::ImageRecord& record : records) {
@@ -102,7 +87,7 @@ Result<int> run_image_list(const Invocation& invocation) {
 }
 
 Result<int> run_image_remove(const Invocation& invocation) {
-  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const image::ImageStore store, open_images());
   TRY_ASSIGN(const image::Platform platform,
              image::parse_platform(invocation.text("oci-platform")));
   std::string name = invocation.words[0];

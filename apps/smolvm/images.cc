@@ -17,8 +17,6 @@ namespace {
 
 using namespace smol;
 
-constexpr u64 kMegabyte = 1'000'000;
-
 Result<std::string> absolute(const std::string& path) {
   char resolved[PATH_MAX];
   if (::realpath(path.c_str(), resolved) == nullptr)
@@ -33,14 +31,6 @@ void set_program(const Invocation& invocation, const machines::ProgramChoice& ch
   spec.command.clear();
   if (!create || choice.explicit_program())
     spec.command = machines::program_words(choice, config.entrypoint, config.cmd);
-}
-
-std::string transfer_text(const image::TransferProgress& now) {
-  std::string text = fmt::format("{:.1f}", static_cast<double>(now.done) / kMegabyte);
-  if (now.total > 0) text += fmt::format(" of {:.1f}", static_cast<double>(now.total) / kMegabyte);
-  text += " MB";
-  if (now.blobs > 0) text += fmt::format(", {} of {} parts", now.blobs_done, now.blobs);
-  return text;
 }
 
 // The root of an image, and what it says of the program.
@@ -61,6 +51,14 @@ Result<image::ImageConfig> use_image(const Invocation& invocation, const std::st
 }
 
 }  // namespace
+
+std::string transfer_text(const image::TransferProgress& now, const char* parts) {
+  std::string text = fmt::format("{:.1f}", static_cast<double>(now.done) / kMegabyte);
+  if (now.total > 0) text += fmt::format(" of {:.1f}", static_cast<double>(now.total) / kMegabyte);
+  text += " MB";
+  if (now.blobs > 0) text += fmt::format(", {} of {} {}", now.blobs_done, now.blobs, parts);
+  return text;
+}
 
 Result<image::ImageStore> open_images() {
   TRY_ASSIGN(const std::string data, machines::data_dir());
@@ -84,7 +82,7 @@ Result<image::Image> bring_image(const image::ImageStore& store, const ImageRequ
   }
   Progress progress(fmt::format("Fetching {}", request.name));
   options.on_progress = [&](const image::TransferProgress& now) {
-    progress.detail(transfer_text(now));
+    progress.detail(transfer_text(now, "parts"));
   };
   return image::pull(store, source, options);
 }

@@ -6,7 +6,11 @@
 
 namespace smolvm {
 
+inline constexpr double kMegabyte = 1e6;  // as sizes are told
+
 Result<smol::image::ImageStore> open_images();
+// "1.5 of 3.0 MB, 1 of 2 layers", for progress; parts: what is counted.
+std::string transfer_text(const smol::image::TransferProgress& now, const char* parts);
 
 struct ImageRequest {
   std::string name;      // as -I takes it; no directory of the host and no disk image

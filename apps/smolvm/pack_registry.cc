@@ -5,7 +5,7 @@
 
 #include "cli.h"
 #include "image/artifact/machine_transfer.h"
-#include "machines/data_dir.h"
+#include "images.h"
 #include "pack.h"
 #include "progress.h"
 
@@ -14,19 +14,6 @@ namespace {
 
 using namespace smol;
 using nlohmann::json;
-
-constexpr double kMegabyte = 1'000'000;
-
-Result<image::ImageStore> open_store() {
-  TRY_ASSIGN(const std::string data, machines::data_dir());
-  return image::ImageStore::open(data + "/images");
-}
-
-std::string detail_of(const image::TransferProgress& now) {
-  return fmt::format("{:.1f} of {:.1f} MB, {} of {} chunks",
-                     static_cast<double>(now.done) / kMegabyte,
-                     static_cast<double>(now.total) / kMegabyte, now.blobs_done, now.blobs);
-}
 
 void print(const json& document) {
   fmt::print("{}\n", document.dump(2, ' ', false, json::error_handler_t::replace));
@@ -40,11 +27,11 @@ Result<int> run_pack_push(const Invocation& invocation) {
   if (file.empty()) return fail("which file? Name it with --file");
   image::PushOptions options;
   TRY_ASSIGN(options.registry, image::RegistryOptions::of_host());
-  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const image::ImageStore store, open_images());
   const auto pushed = [&] {
     Progress progress(fmt::format("Pushing {}", file));
     options.on_progress = [&](const image::TransferProgress& now) {
-      progress.detail(detail_of(now));
+      progress.detail(transfer_text(now, "chunks"));
     };
     return image::push_machine(file, reference, store.scratch_folder(), options);
   }();
@@ -72,11 +59,11 @@ Result<int> run_pack_pull(const Invocation& invocation) {
   const std::string to = invocation.text("output", last + ".smolmachine");
   image::FetchOptions options;
   TRY_ASSIGN(options.registry, image::RegistryOptions::of_host());
-  TRY_ASSIGN(const image::ImageStore store, open_store());
+  TRY_ASSIGN(const image::ImageStore store, open_images());
   const auto pulled = [&] {
     Progress progress(fmt::format("Pulling {}", name));
     options.on_progress = [&](const image::TransferProgress& now) {
-      progress.detail(detail_of(now));
+      progress.detail(transfer_text(now, "chunks"));
     };
     return image::pull_machine(store, name, to, policy, options);
   }();
