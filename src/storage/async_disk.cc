@@ -1,5 +1,6 @@
 #include "storage/async_disk.h"
 
+#include <poll.h>
 #include <signal.h>
 
 #include "base/thread.h"
@@ -124,6 +125,11 @@ std::vector<DiskRequest*> AsyncDisk::take_completed() {
   for (DiskRequest* const request : again) hand_to_threads(*request);
   under_way_ -= static_cast<u32>(taken.size());
   return taken;
+}
+
+void AsyncDisk::wait(int timeout_ms) const {
+  pollfd entry{.fd = completed_event_.get(), .events = POLLIN, .revents = 0};
+  (void)::poll(&entry, 1, timeout_ms);  // interrupted: the caller looks again
 }
 
 void AsyncDisk::cancel() {

@@ -60,6 +60,8 @@ class AsyncDisk {
   // Readable when there is something to take; an eventfd that take_completed() empties.
   int completion_fd() const { return completed_event_.get(); }
   std::vector<DiskRequest*> take_completed();
+  // Until there is something to take, at most timeout_ms.
+  void wait(int timeout_ms) const;
   // Requests that were submitted and not taken.
   u32 under_way() const { return under_way_; }
   // Waits until no request touches its buffers; those that had not begun never will. Afterwards

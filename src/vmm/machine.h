@@ -81,10 +81,11 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   void on_end(std::function<void()> observer) { end_observer_ = std::move(observer); }
 
   // While a started machine lives; any thread but a vCPU's or the device loop's. When pause()
-  // returns, every vCPU stands between two instructions with its accesses served, and the device
-  // loop serves nothing but functions posted to it, so memory and devices stand still as far as
-  // their own threads go. Pausing a paused machine and resuming a running one are errors; so is
-  // either on one that has ended.
+  // returns, every vCPU stands between two instructions with its accesses served, the device loop
+  // serves nothing but functions posted to it, and the devices have finished what they had begun
+  // (VirtioDevice::pause): guest memory, disks and shared directories stand still until resume().
+  // It waits as long as the slowest request to the host that has begun. Pausing a paused machine
+  // and resuming a running one are errors; so is either on one that has ended.
   Result<> pause();
   Result<> resume();
   bool paused() const { return paused_.load(std::memory_order_acquire); }

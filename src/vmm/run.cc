@@ -114,7 +114,10 @@ Result<> Machine::start(bool paused) {
     if (!ran) end({.reason = EndReason::kFailed, .text = ran.error().chain()});
   });
   if (paused) loop_->hold();
-  for (const auto& transport : virtio_) transport->device().start();
+  for (const auto& transport : virtio_) {
+    transport->device().start();
+    if (paused) transport->device().pause();
+  }
   for (const auto& vcpu : vcpus_) vcpu->start(paused);
   return {};
 }
@@ -152,6 +155,7 @@ Result<> Machine::pause() {
   for (const auto& vcpu : vcpus_)
     if (!vcpu->wait_until(VcpuState::kPaused)) return fail("the machine has ended");
   loop_->hold();
+  for (const auto& transport : virtio_) transport->device().pause();
   paused_.store(true, std::memory_order_release);
   return {};
 }
@@ -160,6 +164,7 @@ Result<> Machine::resume() {
   const std::lock_guard lock(pause_mutex_);
   if (ended()) return fail("the machine has ended");
   if (!paused_.load(std::memory_order_relaxed)) return fail("the machine is not paused");
+  for (const auto& transport : virtio_) transport->device().resume();
   loop_->release();
   paused_.store(false, std::memory_order_release);
   for (const auto& vcpu : vcpus_) vcpu->resume();

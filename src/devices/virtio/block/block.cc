@@ -182,6 +182,17 @@ void Block::process_queue(u16 index) {
   if (queue.should_notify()) host_->notify_used(index);
 }
 
+// The loop, which would take completions, is held.
+void Block::pause() {
+  constexpr int kTryAgainMs = 100;  // the kernel may have refused to take requests before
+  std::lock_guard lock(mutex());
+  while (disk_->under_way() != 0) {
+    disk_->start();
+    disk_->wait(kTryAgainMs);
+    complete();
+  }
+}
+
 // Nothing more is served until the reset; what is on its way completes into nowhere.
 void Block::start_over_error(Error error) {
   DeviceHost* const host = host_;

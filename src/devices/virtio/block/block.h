@@ -78,6 +78,7 @@ class Block final : public VirtioDevice {
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;
   void reset() override;
+  void pause() override;
   std::vector<Counter> counters() const override;
 
  private:

@@ -183,6 +183,38 @@ TEST_F(BlockAsyncTest, AResetWaitsForWhatRunsAndDropsTheRest) {
   run_until([&] { return host->driver(0).used_index() == 1; });
 }
 
+// What had begun is given back before pause() returns, without the loop, which is held then.
+TEST_F(BlockAsyncTest, APauseFinishesWhatIsOnItsWay) {
+  open();
+  for (u16 round = 1; round <= 20; ++round) {
+    shared.set(true);
+    for (int n = 0; n < 5; ++n) add(static_cast<u32>(n % 2), 1, n);
+    host->kick(0);
+    shared.wait_for(1);
+    std::thread opener([&] { shared.set(false); });
+    block->pause();
+    opener.join();
+    EXPECT_EQ(shared.waiting, 0);
+    EXPECT_EQ(host->driver(0).used_index(), 5 * round);
+    for (int n = 0; n < 5; ++n) {
+      EXPECT_EQ(status(n), 0);
+      EXPECT_TRUE(host->driver(0).take_used());
+    }
+    const int begun = shared.begun, notices = host->used_notices;
+    ASSERT_TRUE(loop->run_once(0));
+    EXPECT_EQ(shared.begun, begun);
+    EXPECT_EQ(host->used_notices, notices) << "nothing is left to complete";
+    block->resume();
+  }
+  // A device that the driver does not use yet, or broke.
+  host->driver(0).publish(99);
+  host->kick(0);
+  block->pause();
+  host->reset();
+  block->pause();
+  block->resume();
+}
+
 TEST_F(BlockAsyncTest, ABrokenRingDropsWhatIsOnItsWay) {
   open();
   shared.set(true);
@@ -281,6 +313,13 @@ TEST_F(BlockAsyncTest, RealFilesBothWays) {
     host->kick(0);
     run_until([&] { return host->driver(0).used_index() == 5; });
     for (int n = 0; n < 5; ++n) EXPECT_EQ(status(n), 0);
+    add(1, 11, 6);
+    add(4, 0, 7);
+    host->kick(0);
+    block->pause();
+    EXPECT_EQ(host->driver(0).used_index(), 7);
+    EXPECT_EQ(status(6) + status(7), 0);
+    block->resume();
     EXPECT_EQ(data(3), std::string(512, 'Q'));
     EXPECT_EQ(data(4), std::string(512, 'R'));
     std::ifstream in(path, std::ios::binary);
@@ -290,7 +329,7 @@ TEST_F(BlockAsyncTest, RealFilesBothWays) {
     std::filesystem::resize_file(path, 4096);
     add(0, 100, 5);
     host->kick(0);
-    run_until([&] { return host->driver(0).used_index() == 6; });
+    run_until([&] { return host->driver(0).used_index() == 8; });
     EXPECT_EQ(status(5), 1);
   }
   std::filesystem::remove(path);

@@ -35,6 +35,21 @@ void P9::start() {
   worker_ = base::start_worker("9p", [this] { work(); });
 }
 
+void P9::pause() {
+  std::unique_lock lock(mutex());
+  paused_ = true;
+  changed_.wait(lock, [this] { return !busy_; });
+}
+
+void P9::resume() {
+  {
+    const std::lock_guard lock(mutex());
+    paused_ = false;
+    wake_ = true;  // for what the worker left in the queue
+  }
+  changed_.notify_all();
+}
+
 void P9::activate(u64, std::span<Queue> queues, DeviceHost& host) {
   queue_ = &queues[0];
   host_ = &host;
@@ -81,10 +96,12 @@ void P9::work() {
     base::log_error("virtio-9p: {}", ready.error().chain());
   std::unique_lock lock(mutex());
   for (;;) {
-    changed_.wait(lock, [this] { return stop_ || (wake_ && queue_ != nullptr); });
+    changed_.wait(lock, [this] { return stop_ || (wake_ && !paused_ && queue_ != nullptr); });
     if (stop_) return;
     wake_ = false;
-    while (auto chain = take()) {
+    while (!paused_) {
+      auto chain = take();
+      if (!chain) break;
       Queue* const queue = queue_;
       queue->disable_notifications();
       busy_ = true;

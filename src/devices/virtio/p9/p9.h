@@ -42,6 +42,8 @@ class P9 final : public VirtioDevice {
   u64 features() const override { return kFeatureMountTag; }
   std::span<const u16> queue_sizes() const override { return kQueueSizes; }
   void start() override;
+  void pause() override;
+  void resume() override;
   void read_config(u64 offset, ByteSpan data) override { read_config_bytes(config_, offset, data); }
   void activate(u64 features, std::span<Queue> queues, DeviceHost& host) override;
   void process_queue(u16 queue) override;
@@ -67,6 +69,7 @@ class P9 final : public VirtioDevice {
   DeviceHost* host_ = nullptr;
   bool wake_ = false;
   bool busy_ = false;
+  bool paused_ = false;
   bool stop_ = false;
   std::condition_variable changed_;
 

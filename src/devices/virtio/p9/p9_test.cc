@@ -48,7 +48,7 @@ struct P9Test : ::testing::Test {
     ASSERT_TRUE(server->add({.tag = "s", .path = folder.string()}));
     device = std::move(*P9::create(std::move(server), "smol"));
     device->start();
-    host.emplace(*device);
+    host.emplace(*device, u16{128});
     host->activate();
   }
   void TearDown() override {
@@ -151,6 +151,46 @@ TEST_F(P9Test, AResetForgetsTheClient) {
     host->activate();
   }
   EXPECT_EQ(ask(message(Type::kGetattr, u32{0}, u64{0}))[4], 7);
+}
+
+// Requests stay in the queue while the device stands still, and none is lost.
+TEST_F(P9Test, APauseHoldsRequestsInTheQueue) {
+  attach();
+  constexpr u16 kRequests = 60;
+  const auto fill = [&] {
+    const std::lock_guard lock(device->mutex());
+    for (u16 i = 0; i < kRequests; ++i) {
+      const std::string bytes = message(Type::kGetattr, u32{0}, u64{0});
+      host->put(kRequest + 64 * u64{i}, bytes);
+      host->driver(0).add({{kRequest + 64 * u64{i}, static_cast<u32>(bytes.size()), false},
+                           {kReply + 256 * u64{i}, 256, true}});
+    }
+  };
+  const auto used = [&] {
+    const std::lock_guard lock(device->mutex());
+    return host->driver(0).used_index();
+  };
+  for (int round = 0; round < 30; ++round) {
+    fill();
+    host->kick(0);
+    device->pause();  // somewhere in the middle of them
+    const u16 before = used();
+    host->kick(0);
+    ::usleep(500);
+    EXPECT_EQ(used(), before);
+    device->resume();
+    for (u16 i = 0; i < kRequests; ++i) ASSERT_TRUE(wait_used());
+  }
+  // All that came while it stood.
+  device->pause();
+  const u16 before = used();
+  fill();
+  host->kick(0);
+  ::usleep(500);
+  EXPECT_EQ(used(), before);
+  device->resume();
+  for (u16 i = 0; i < kRequests; ++i) ASSERT_TRUE(wait_used());
+  device->pause();  // and its end
 }
 
 TEST_F(P9Test, ChainsWithoutRoomBreakTheDevice) {

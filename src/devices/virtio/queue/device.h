@@ -63,6 +63,14 @@ class VirtioDevice {
   // base::start_worker.
   virtual void start() {}
 
+  // The machine stands still: vCPUs stand, the loop is held. When pause() returns, nothing of the
+  // device's own, neither its threads nor requests that the host's kernel has of it, touches guest
+  // memory or what is behind the device, until resume(). What had begun is finished and given back
+  // to the driver; what waits in the queues stays there. On the thread that pauses the machine,
+  // without mutex(); in turns, also before activate(). May wait as long as one begun request takes.
+  virtual void pause() {}
+  virtual void resume() {}
+
   // offset: from the start of the config space; guest-controlled, as is the size. Reads past its
   // end give 0.
   virtual void read_config(u64 offset, ByteSpan data) = 0;
