@@ -16,7 +16,15 @@ using namespace smol;
 
 vmm::Controller* g_controller = nullptr;
 
-void stop_monitor(int) {
+// The kernel hands a signal to any thread that takes it (a process that was stopped has it handled
+// by whoever goes on first), but only main, interrupted, can end a machine that it waits for.
+const pthread_t g_main = ::pthread_self();
+
+void stop_monitor(int number) {
+  if (!::pthread_equal(::pthread_self(), g_main)) {
+    ::pthread_kill(g_main, number);
+    return;
+  }
   if (g_controller != nullptr) g_controller->stop();
 }
 

@@ -505,8 +505,8 @@ class MonitorTest(ApiTest):
         self.assertTrue(smolvm.wait_until(lambda: not os.path.exists(f"/proc/{pid}")))
         self.assertFalse(os.path.exists(self.socket))
 
-    def test_it_ends_though_the_guest_waits_for_a_reader(self):
-        """A serial port into a pipe that nobody reads: the CPU cannot be paused, and SIGTERM still ends all."""
+    def stick(self):
+        """A serial port into a pipe that nobody reads: the CPU cannot be paused, and SIGTERM must still end all."""
         say = b"\x66\xba\xf8\x03\xee\xeb\xfd"  # one byte, for ever
         api = self.serve("--kernel", self.kernel(say), "--memory", "size=8M", "--serial", "tty", "--console", "off")
 
@@ -516,8 +516,21 @@ class MonitorTest(ApiTest):
         self.assertTrue(smolvm.wait_until(stuck, smolvm.LIMIT))
         waiting = threading.Thread(target=self.pause_and_ignore)
         waiting.start()
-        self.assertTrue(smolvm.wait_until(lambda: not self.answers_soon(api)))
+        self.assertTrue(smolvm.wait_until(lambda: not self.answers_soon(api), smolvm.LIMIT))
+        return waiting
+
+    def test_it_ends_though_the_guest_waits_for_a_reader(self):
+        waiting = self.stick()
         self.process.terminate()
+        self.ended()
+        waiting.join()
+
+    def test_it_ends_whichever_thread_takes_the_signal(self):
+        """A stopped process: the kernel gives the signal to the thread that goes on first."""
+        waiting = self.stick()
+        self.process.send_signal(signal.SIGSTOP)
+        self.process.terminate()
+        self.process.send_signal(signal.SIGCONT)
         self.ended()
         waiting.join()
 
