@@ -55,7 +55,7 @@ struct Plan {
 bool read_main_end(int connection, int monitor, smol_exit& out) {
   constexpr std::size_t kHello = sizeof(smol_frame_header) + sizeof(smol_hello);
   constexpr std::size_t kWhole = kHello + sizeof(smol_frame_header) + sizeof(smol_exit);
-  constexpr int kPatienceMs = 2000;
+  constexpr int kPatienceMs = 5000;
   u8 bytes[kWhole];
   std::size_t have = 0;
   const u64 deadline = base::monotonic_ns() + kPatienceMs * 1'000'000ull;

@@ -28,7 +28,7 @@ constexpr u64 kSecond = 1'000'000'000;
 constexpr u64 kBootTime =
     120 * kSecond;  // the software CPU on a busy host is slow; a hang is what this is for
 constexpr int kAfterGraceMs = 5'000;
-constexpr int kEndTries = 200, kEndPauseUs = 5'000;
+constexpr int kEndTries = 1000, kEndPauseUs = 5'000;  // a watcher may be slow on a busy host
 constexpr std::size_t kLogRead = 64 * 1024;
 
 std::string tail_of(const std::string& path) {
