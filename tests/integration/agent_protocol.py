@@ -13,9 +13,10 @@ import tempfile
 import time
 
 import run_protocol as p
+import smolvm
 from run_protocol import frame
 
-LIMIT = 60
+LIMIT = smolvm.LIMIT
 
 
 class Request:
@@ -30,10 +31,14 @@ class Request:
         self.done = None
         self.taken = 0
         self.pid = None
-        self.socket.sendall(data)
+        self.send(data)
 
     def send(self, data):
-        self.socket.sendall(data)
+        """Whole, unless the other end has hung up: what it said before is there to be read."""
+        try:
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def frames(self, timeout=LIMIT):
         deadline = time.monotonic() + timeout

@@ -115,9 +115,12 @@ class Cases:
         self.ended(request.finish().result, p.SIGNALLED, signal.SIGINT)
 
     def test_timeout(self):
-        result = self.agent.exec(["sh", "-c", "echo begun; sleep 1000"], timeout_ms=300)
+        for milliseconds in (300, 1000, 4000, 16000, 64000):  # until the program came to say so
+            result = self.agent.exec(["sh", "-c", "echo begun; sleep 1000"], timeout_ms=milliseconds)
+            self.ended(result, 4, 124)
+            if result.out:
+                break
         self.assertEqual(result.out, b"begun\n")
-        self.ended(result, 4, 124)
 
     def test_a_server_left_behind_does_not_hold_the_exec(self):
         result = self.agent.exec(["sh", "-c", "sleep 1000 & echo $!"])
@@ -165,7 +168,7 @@ class Cases:
         for _ in range(20):
             self.agent.exec(["true"])
         if self.virtual:
-            self.assertEqual(self.sh("sleep 0.5; cat /proc/[0-9]*/stat | grep -c ' Z ' || true"), "0\n")
+            self.sh("while cat /proc/[0-9]*/stat 2>/dev/null | grep -q ' Z '; do sleep 0.1; done")
 
     def test_hostile_requests_are_answered(self):
         good = p.config(["true"])
@@ -414,7 +417,7 @@ class Cases:
         request.wait_for(p.STDOUT)
         stubborn = self.agent.start(["sh", "-c", "trap '' TERM HUP; echo up; while :; do sleep 0.05; done"])
         stubborn.wait_for(p.STDOUT)
-        self.assertEqual(self.agent.shutdown(1500), (0, 0, ""))
+        self.assertEqual(self.agent.shutdown(5000), (0, 0, ""))
         result = request.finish().result
         self.assertIn(b"saved", result.out)
         self.ended(result, p.STATUS, 5)

@@ -280,7 +280,7 @@ class DeviceTest(ApiTest):
         data = json.dumps(body).encode()
         head = f"PUT {PREFIX}/{call} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n".encode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
-            raw.settimeout(60)
+            raw.settimeout(smolvm.LIMIT)
             raw.connect(self.socket)
             raw.sendmsg([head + data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
             text = b""
@@ -351,7 +351,7 @@ class InputTest(ApiTest):
     def raw(self, data, read=True):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
             raw.connect(self.socket)
-            raw.settimeout(60)
+            raw.settimeout(smolvm.LIMIT)
             try:
                 raw.sendall(data)
             except OSError:
@@ -454,7 +454,7 @@ class MonitorTest(ApiTest):
         api = self.serve()
         self.assertEqual(os.stat(self.socket).st_mode & 0o777, 0o600)
         second = self.start_monitor()
-        self.assertEqual(second.wait(60), 1)
+        self.assertEqual(second.wait(smolvm.LIMIT), 1)
         self.assertIn(b"in use by another process", second.stderr.read())
         self.assertEqual(api.get("vmm.ping")[0], 200)
         # A monitor that was killed leaves its socket; the next one replaces it.
@@ -482,7 +482,7 @@ class MonitorTest(ApiTest):
                                          (["--kernel", "x", "--event-monitor", "fd=99"], 1, b"99"),
                                          (["--kernel", "x", "--event-monitor", "path=/nonexistent/e"], 1, b"/nonexistent/e")):
             process = self.start_monitor(*arguments, api=False)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=smolvm.LIMIT)
             self.assertEqual((process.returncode, out), (status, b""), (arguments, err))
             self.assertIn(words, err)
 

@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import unittest
@@ -18,12 +17,6 @@ SECTIONS = ("config", "kernel", "init", "sbom", "root")
 
 def compile_static(source, target):
     subprocess.run(["musl-gcc", "-D_GNU_SOURCE", "-static", "-Os", "-s", "-o", target, os.path.join(HERE, source)], check=True)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class CapsuleTest(unittest.TestCase):
@@ -257,7 +250,7 @@ class CapsuleTest(unittest.TestCase):
     # --- The HTTP echo server ---
 
     def test_a_server_is_small_and_answers(self):
-        server, port = os.path.join(self.folder, "server"), free_port()
+        server, port = os.path.join(self.folder, "server"), smolvm.free_port()
         root = os.path.join(self.folder, "server-root")
         os.makedirs(root)
         shutil.copy(self.root + "/echo_server", root)

@@ -99,7 +99,7 @@ class DevicesTest(smolvm.MachineTest):
                 with socket.socket(socket.AF_UNIX) as stream:
                     stream.connect(f"\0{name}")
                     stream.sendall(b"CONNECT 1002\n")
-                    if stream.recv(3) != b"OK ":  # nobody listens yet
+                    if stream.recv(3, socket.MSG_WAITALL) != b"OK ":  # nobody listens yet
                         time.sleep(0.1)
                         continue
                     while stream.recv(1) != b"\n":

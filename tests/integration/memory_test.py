@@ -42,7 +42,7 @@ echo FREED; read go
         guest = self.start_guest("""
 mount -t tmpfs -o size=100% none /tmp
 free_memory() { sed -n 's/MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo; }
-for i in $(seq 300); do [ $(free_memory) -lt 110000 ] && break; sleep 0.1; done
+for i in $(seq 900); do [ $(free_memory) -lt 110000 ] && break; sleep 0.1; done
 [ $(free_memory) -lt 110000 ] && echo small || echo "not small: $(free_memory)"
 dd if=/dev/zero of=/tmp/x bs=1M count=150 2>/dev/null && echo written
 md5sum </tmp/x

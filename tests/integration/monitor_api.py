@@ -56,7 +56,7 @@ def check_answer(method, call, status, content_type, body):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=60):
+    def __init__(self, path, timeout=smolvm.LIMIT):
         super().__init__("localhost", timeout=timeout)
         self.path = path
 

@@ -73,7 +73,7 @@ class Registry:
         while time.monotonic() < deadline:
             with open(self.log, encoding="utf-8", errors="replace") as file:
                 text = file.read()
-            found = re.search(r"listening on 127\.0\.0\.1:(\d+)", text)
+            found = re.search(r"listening on 127\.0\.0\.1:(\d+)\D", text)
             if found:
                 return int(found.group(1))
             if self.process.poll() is not None:
@@ -196,7 +196,7 @@ class FaultProxy:
                     self.wfile.write(data[:len(data) // 2])
                     self.wfile.flush()
                     fault["held"].set()
-                    fault["hold"].wait(60)
+                    fault["hold"].wait(120)
                     self.close_connection = True
                     return
                 self.wfile.write(data)

@@ -238,7 +238,7 @@ class RegistryTest(unittest.TestCase):
         proxy = self.proxy(lambda method, path, count: {"hold": go_on, "held": held} if large in path else None)
         process = subprocess.Popen([smolvm.SMOLVM, "image", "pull", f"{proxy.host}/team/app:1"], env=self.env,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.assertTrue(held.wait(60))
+        self.assertTrue(held.wait(smolvm.LIMIT))
         process.kill()
         process.wait()
         self.assertEqual(self.images(), [])

@@ -64,7 +64,11 @@ class Init:
         self.taken = 0
 
     def send(self, data):
-        self.socket.sendall(data)
+        """Whole, unless init has hung up: what it said before is there to be read."""
+        try:
+            self.socket.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def frames(self, timeout=smolvm.LIMIT):
         """Yields (kind, payload) until EXIT or the end of the stream."""

@@ -18,7 +18,13 @@ def status_of(pid, thread=None):
 
 def threads_of(pid):
     """Kernel thread id by name."""
-    return {status_of(pid, thread)["Name"]: int(thread) for thread in os.listdir(f"/proc/{pid}/task")}
+    found = {}
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        try:
+            found[status_of(pid, thread)["Name"]] = int(thread)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended since
+    return found
 
 
 class SandboxTest(smolvm.MachineTest):

@@ -4,7 +4,10 @@ SMOLVM: the program. SMOL_ACCEL: soft (default) or kvm. Each run gets a folder o
 XDG_RUNTIME_DIR, and a mark in its environment by which every process of it is found in /proc.
 """
 import os
+import random
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -42,7 +45,44 @@ def processes_with(mark):
     return found
 
 
-def wait_until(condition, seconds=60):
+def kill(pid, number=signal.SIGKILL):
+    """Of a process that may have ended since it was listed."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+_ports = []  # locks that this process holds until it ends
+
+
+def free_port():
+    """A port of 127.0.0.1 (TCP and UDP) that nobody else takes before it is used: the kernel gives out none of these by itself, and
+    other tests see the lock."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        first_given = int(file.read().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(10000, first_given if first_given > 11000 else 32000)
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            lock.bind(f"\0smol-test-port-{port}")
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        _ports.append(lock)
+        return port
+
+
+def listens(port):
+    """Whether a program listens at a TCP port of 127.0.0.1; it is not disturbed."""
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        return any(words[1] == f"0100007F:{port:04X}" and words[3] == "0A" for words in map(str.split, file))
+
+
+def wait_until(condition, seconds=LIMIT):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -64,10 +104,10 @@ class MachineTest(unittest.TestCase):
         self.addCleanup(self.check_nothing_is_left)
 
     def check_nothing_is_left(self):
-        gone = wait_until(lambda: not processes_with(self.mark))
+        gone = wait_until(lambda: not processes_with(self.mark), 60)
         left = processes_with(self.mark)
         for pid in left:
-            os.kill(pid, 9)
+            kill(pid)
         files = os.listdir(self.private)
         shutil.rmtree(self.folder)
         self.assertTrue(gone, f"processes are left: {left}")

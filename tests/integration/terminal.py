@@ -9,6 +9,8 @@ import time
 
 import smolvm
 
+MARK = b"\0the end\0"
+
 
 class Terminal:
     """For test cases; `process` is the program, once it runs."""
@@ -41,6 +43,10 @@ class Terminal:
             elif ended:
                 self.fail(f"{wanted!r} never came: {self.text!r}")
 
+    def take_what_is_there(self):
+        while select.select([self.ours], [], [], 0)[0]:
+            self.text += os.read(self.ours, 65536)
+
     def end(self):
         """The exit status. Waits while reading, so that a full terminal does not hold the program; what it wrote last is read, too."""
         deadline = time.monotonic() + smolvm.LIMIT
@@ -48,7 +54,14 @@ class Terminal:
             if select.select([self.ours], [], [], 0.05)[0]:
                 self.text += os.read(self.ours, 65536)
         self.assertIsNotNone(self.process.poll(), self.text)
-        while select.select([self.ours], [], [], 0.2)[0]:
-            self.text += os.read(self.ours, 65536)
-        self.assertEqual(termios.tcgetattr(self.theirs), self.before, "the terminal was not restored")
+        self.take_what_is_there()
+        # What the program wrote comes before a mark of ours.
+        attributes = termios.tcgetattr(self.theirs)
+        os.write(self.theirs, MARK)
+        while MARK not in self.text and time.monotonic() < deadline:
+            if select.select([self.ours], [], [], 0.05)[0]:
+                self.text += os.read(self.ours, 65536)
+        self.assertIn(MARK, self.text)
+        self.text = self.text[:self.text.index(MARK)]
+        self.assertEqual(attributes, self.before, "the terminal was not restored")
         return self.process.returncode

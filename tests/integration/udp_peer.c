@@ -29,7 +29,7 @@ static int ask(char** words) {
   struct addrinfo hints = {.ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICHOST}, *to;
   if (getaddrinfo(words[0], words[1], &hints, &to) != 0) return puts("what address?"), 1;
   int fd = socket(to->ai_family, SOCK_DGRAM, 0);
-  struct timeval limit = {5, 0};
+  struct timeval limit = {60, 0};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   if (connect(fd, to->ai_addr, to->ai_addrlen) != 0) return perror("connect"), 1;
   for (words += 2; *words; ++words) {

@@ -56,10 +56,13 @@ static int one_answer(int fd) {
 int main(int argc, char** argv) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-  if (argc != 3 || strlen(argv[2]) >= sizeof(address.sun_path)) return 2;
+  if (argc != 3 || strlen(argv[2]) + 1 >= sizeof(address.sun_path)) return 2;
   strcpy(address.sun_path, argv[2]);
   if (strcmp(argv[1], "serve") == 0) {
-    if (bind(fd, (struct sockaddr*)&address, sizeof(address)) != 0 || listen(fd, 16) != 0)
+    // It has its name when it listens.
+    strcat(address.sun_path, "~");
+    if (bind(fd, (struct sockaddr*)&address, sizeof(address)) != 0 || listen(fd, 16) != 0 ||
+        rename(address.sun_path, argv[2]) != 0)
       return fail(argv[2]);
     return serve(fd);
   }
