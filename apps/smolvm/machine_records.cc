@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/terminal.h"
+#include "client/monitor_client.h"
 #include "machines/data_dir.h"
+#include "machines/launch.h"
 #include "options.h"
 #include "packed.h"
 #include "table.h"
@@ -62,6 +64,23 @@ json sandbox_json(const std::string& folder) {
         event.contains("properties"))
       told = event["properties"];
   }
+  return told;
+}
+
+// What the guest says of its memory, asked for now; null when it does not say.
+json guest_memory_json(const Record& record) {
+  constexpr int kPatienceMs = 2000;
+  constexpr std::string_view kPrefix = "guest_";
+  if (record.state != machines::State::kRunning) return nullptr;
+  const auto client = client::MonitorClient::connect(machines::api_socket(record), kPatienceMs);
+  if (!client) return nullptr;
+  const auto counters = client->counters();
+  if (!counters) return nullptr;
+  json told = nullptr;
+  for (const auto& [device, values] : *counters)
+    for (const auto& [name, value] : values)
+      if (name.starts_with(kPrefix) && name != "guest_figures_told")
+        told[name.substr(kPrefix.size())] = value;
   return told;
 }
 
@@ -211,7 +230,9 @@ Result<int> run_machine_status(const Invocation& invocation) {
   TRY_ASSIGN(auto all, machines::Machines::open());
   TRY_ASSIGN(const Record record, all.get(name));
   if (invocation.has("json")) {
-    fmt::print("{}\n", record_json(record, all.machine_folder(name)).dump(2));
+    json out = record_json(record, all.machine_folder(name));
+    out["guest_memory"] = guest_memory_json(record);
+    fmt::print("{}\n", out.dump(2));
   } else if (runs(record)) {
     fmt::print("Machine '{}': {} (PID: {})\n", name, name_of(record.state), record.monitor.pid);
   } else {

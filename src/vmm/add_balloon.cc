@@ -24,6 +24,11 @@ Result<> Machine::set_balloon(u64 bytes) {
   return {};
 }
 
+void Machine::ask_guest_memory() {
+  constexpr int kPatienceMs = 250;  // main waits, which a guest must not hold up
+  if (balloon_ != nullptr && !paused() && !ended()) balloon_->refresh_figures(kPatienceMs);
+}
+
 u64 Machine::memory_actual_size() const {
   const u64 given_up = balloon_ == nullptr ? 0 : balloon_->actual();
   return config_.memory_size - std::min(given_up, config_.memory_size);

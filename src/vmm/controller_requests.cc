@@ -100,6 +100,7 @@ Controller::Outcome Controller::execute(api::VmGetInfo&) {
 Controller::Outcome Controller::execute(api::VmGetCounters&) {
   TRY(need_state("vm.counters", {VmState::kRunning, VmState::kPaused}));
   api::Counters counters;
+  machine_->ask_guest_memory();
   for (const DeviceReport& device : machine_->device_reports())
     for (const auto& counter : device.counters)
       counters[device.id][std::string(counter.name)] = counter.value;

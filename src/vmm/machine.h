@@ -111,6 +111,9 @@ class Machine : private devices::legacy::MachineEvents, private VcpuExits {
   // it can. Less than before gives them back to it. Refused: a machine without a balloon, more than
   // the machine has.
   Result<> set_balloon(u64 bytes);
+  // Has the guest tell its memory figures, which device_reports() then has among the balloon's.
+  // Waits for the guest, but not long; at once when it is paused or has no such driver.
+  void ask_guest_memory();
   // The guest's memory less what is in the balloon now.
   u64 memory_actual_size() const;
 

@@ -108,6 +108,8 @@ class VerbTest(NamedTest):
         pid = self.pid()
         self.assertEqual(started, f"Started machine: web (PID: {pid})\n")
         self.good("status", "web", out=f"Machine 'web': running (PID: {pid})\n")
+        self.assertTrue(smolvm.wait_until(lambda: self.record()["guest_memory"]), "the guest tells its memory")
+        self.assertLess(self.record()["guest_memory"]["free_bytes"], 256 << 20)
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             self.assertIn(b"smol-vmm", file.read().split(b"\0")[0])
         self.good("exec", "web", "--", "cat", "/site/index.html", out="hello from the host\n")

@@ -68,6 +68,46 @@ md5sum </tmp/x
         guest.say()
         self.assertEqual(guest.end()[-1], "END")
 
+    def test_the_guest_tells_its_memory_when_asked(self):
+        path = self.path("api")
+        guest = self.start_guest("""
+mount -t tmpfs -o size=100% none /tmp
+echo START; read go
+dd if=/dev/zero of=/tmp/x bs=1M count=100 2>/dev/null
+echo USED; read go
+""", "--balloon", "size=0,free_page_reporting=off", "--api-socket", f"path={path}", "--after-reset", "end", memory="256M")
+        self.assertTrue(guest.wait_line("START"))
+        api = vmm_guest.Api(path)
+
+        def figures():
+            return next(device for device in api.get("vm.counters").values() if "inflated_pages" in device)
+
+        def fresh():
+            """What the guest said after this call; it may take longer than the monitor waits."""
+            told = figures()["guest_figures_told"]
+            self.assertTrue(smolvm.wait_until(lambda: figures()["guest_figures_told"] >= told + 2, smolvm.LIMIT))
+            return figures()
+
+        first = fresh()
+        self.assertGreater(first["guest_total_bytes"], 200 << 20)
+        self.assertLess(first["guest_total_bytes"], 256 << 20)
+        self.assertLess(first["guest_free_bytes"], first["guest_total_bytes"])
+        for name in ("guest_available_bytes", "guest_cache_bytes", "guest_minor_faults"):
+            self.assertIn(name, first)
+        guest.say()
+        self.assertTrue(guest.wait_line("USED"))
+        second = fresh()
+        self.assertGreater(first["guest_free_bytes"] - second["guest_free_bytes"], 90 << 20)
+        self.assertGreater(second["guest_cache_bytes"] - first["guest_cache_bytes"], 90 << 20)
+        # A paused guest is not waited for, and what it said stays.
+        self.assertEqual(api.put("vm.pause", None)[0], 204)
+        paused = figures()
+        self.assertEqual(figures(), paused)
+        self.assertEqual(api.put("vm.resume", None)[0], 204)
+        fresh()
+        guest.say()
+        self.assertEqual(guest.end()[-1], "END")
+
     @staticmethod
     def zero_digest(mebibytes):
         out = subprocess.run(f"head -c {mebibytes}M /dev/zero | md5sum", shell=True, check=True, capture_output=True, text=True).stdout

@@ -8,6 +8,14 @@ namespace {
 
 constexpr int kChainsPerTurn = 64;
 
+// Names of the figures by their tag (5.5.6.4), with the unit that Linux gives them.
+constexpr std::string_view kFigureNames[] = {
+    "guest_swap_in_bytes",     "guest_swap_out_bytes", "guest_major_faults",
+    "guest_minor_faults",      "guest_free_bytes",     "guest_total_bytes",
+    "guest_available_bytes",   "guest_cache_bytes",    "guest_huge_pages_made",
+    "guest_huge_pages_failed",
+};
+
 }  // namespace
 
 void Balloon::set_target(u64 size) {
@@ -22,7 +30,7 @@ u64 Balloon::actual() {
 }
 
 u64 Balloon::features() const {
-  return (options_.deflate_on_oom ? kFeatureDeflateOnOom : 0) |
+  return kFeatureStatistics | (options_.deflate_on_oom ? kFeatureDeflateOnOom : 0) |
          (options_.free_page_reporting ? kFeatureReporting : 0);
 }
 
@@ -43,17 +51,80 @@ void Balloon::reset() {
   host_ = nullptr;
   report_.reset();
   config_.actual = 0;
+  question_.reset();
+  asked_ = false;
+  figures_ = {};
+  figures_changed_.notify_all();
 }
 
 std::vector<Counter> Balloon::counters() const {
-  return {{"inflated_pages", inflated_pages_},
-          {"deflated_pages", deflated_pages_},
-          {"reported_bytes", reported_bytes_}};
+  std::vector<Counter> counters = {{"inflated_pages", inflated_pages_},
+                                   {"deflated_pages", deflated_pages_},
+                                   {"reported_bytes", reported_bytes_},
+                                   {"guest_figures_told", figures_told_}};
+  for (std::size_t tag = 0; tag < kKnownFigures; ++tag)
+    if (figures_[tag]) counters.push_back({kFigureNames[tag], *figures_[tag]});
+  return counters;
 }
+
+// --- Statistics ---
+
+void Balloon::refresh_figures(int timeout_ms) {
+  std::unique_lock lock(mutex());
+  if (host_ == nullptr || asked_ || !question_) return;
+  asked_ = true;
+  queues_[kStatistics].push(std::move(*question_), 0);
+  question_.reset();
+  finish(kStatistics);
+  figures_changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                            [this] { return !asked_; });
+}
+
+void Balloon::process_statistics() {
+  Queue& queue = queues_[kStatistics];
+  for (int served = 0;; ++served) {
+    if (served == kChainsPerTurn) {
+      host_->schedule(kStatistics);
+      break;
+    }
+    auto chain = queue.pop();
+    if (!chain) return give_up(chain.error());
+    if (!chain->has_value()) {
+      if (queue.enable_notifications()) continue;
+      break;
+    }
+    take_figures(**chain);
+    // One buffer is all that a driver may leave (5.5.6.3.1); an earlier one goes back unused.
+    if (question_) queue.push(std::move(*question_), 0);
+    question_ = std::move(**chain);
+    asked_ = false;
+    figures_changed_.notify_all();
+  }
+  finish(kStatistics);
+}
+
+// Tags that nobody knows are allowed, as is the same one twice; the last stands.
+void Balloon::take_figures(const Chain& chain) {
+  figures_ = {};
+  ++figures_told_;
+  Reader reader(chain);
+  std::array<u8, kFigureSize> figure;
+  for (std::size_t i = 0; i < kMostFigures && reader.read(ByteSpan(figure)); ++i) {
+    const u16 tag = base::load<u16>(figure.data());
+    const u64 value = base::load<u64>(figure.data() + sizeof(u16));
+    // Linux tells what it does not count as -1.
+    if (tag < kKnownFigures && value != ~u64{0}) figures_[tag] = value;
+  }
+}
+
+// --- Pages ---
 
 void Balloon::give_up(const Error& error) {
   DeviceHost* const host = std::exchange(host_, nullptr);  // nothing more until the reset
   report_.reset();
+  question_.reset();
+  asked_ = false;
+  figures_changed_.notify_all();
   host->needs_reset(error);
 }
 
@@ -63,6 +134,7 @@ void Balloon::finish(u16 queue) {
 
 void Balloon::process_queue(u16 index) {
   if (host_ == nullptr) return;
+  if (index == kStatistics && (features_ & kFeatureStatistics) != 0) return process_statistics();
   Queue& queue = queues_[index];
   u64 released = 0;
   for (int served = 0;; ++served) {

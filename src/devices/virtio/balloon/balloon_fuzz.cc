@@ -13,6 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   while (!input.done()) {
     testing::fuzz_step(balloon, host, input, 5);
     if (input.take<smol::u8>() % 16 == 0) balloon.set_target(input.take<smol::u32>());
+    if (input.take<smol::u8>() % 16 == 0) balloon.refresh_figures(0);
   }
   return 0;
 }
