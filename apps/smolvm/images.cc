@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "image/oci/root.h"
@@ -25,12 +26,18 @@ Result<std::string> absolute(const std::string& path) {
 }
 
 // `create` makes a machine that waits for `exec`, unless a program was asked for.
-void set_program(const Invocation& invocation, const machines::ProgramChoice& choice,
-                 const image::ImageConfig& config, machines::MachineSpec& spec) {
+Result<std::size_t> set_program(const Invocation& invocation, const machines::ProgramChoice& choice,
+                                const image::ImageConfig& config, machines::MachineSpec& spec) {
   const bool create = std::string_view(invocation.verb->path) == "machine create";
   spec.command.clear();
-  if (!create || choice.explicit_program())
-    spec.command = machines::program_words(choice, config.entrypoint, config.cmd);
+  if (create && !choice.explicit_program()) return std::size_t{0};
+  spec.command = machines::program_words(choice, config.entrypoint, config.cmd);
+  const bool console = invocation.has("initrd");  // has a program of its own
+  if (!spec.image.empty() && spec.command.empty() && !console)
+    return fail(
+        "the image {} does not say what it runs: give a command behind --, or --entrypoint PROGRAM",
+        spec.image);
+  return std::min(choice.entrypoint.value_or(config.entrypoint).size(), spec.command.size());
 }
 
 // The root of an image, and what it says of the program.
@@ -97,8 +104,8 @@ Result<std::string> bring_root(const image::ImageStore& store, const image::Imag
   });
 }
 
-Result<> choose_root(const Invocation& invocation, machines::ProgramChoice choice,
-                     machines::MachineSpec& spec) {
+Result<std::size_t> choose_root(const Invocation& invocation, machines::ProgramChoice choice,
+                                machines::MachineSpec& spec) {
   if (invocation.has("image") && invocation.has("rootfs"))
     return fail("-I and --rootfs both name a root file system");
   choice.words = invocation.command;
@@ -121,8 +128,7 @@ Result<> choose_root(const Invocation& invocation, machines::ProgramChoice choic
   } else {
     TRY_ASSIGN(config, use_image(invocation, image, spec));
   }
-  set_program(invocation, choice, config, spec);
-  return {};
+  return set_program(invocation, choice, config, spec);
 }
 
 }  // namespace smolvm

@@ -128,7 +128,8 @@ Result<std::vector<machines::Port>> ports_of(const Invocation& invocation) {
   return out;
 }
 
-Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name) {
+Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name,
+                                      std::size_t* entrypoint) {
   machines::MachineSpec spec;
   spec.name = name;
   machines::ProgramChoice choice;
@@ -164,7 +165,8 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   TRY_ASSIGN(spec.expose_socket, exposed_of(invocation));
   spec.ssh_agent = spec.ssh_agent || invocation.has("ssh-agent");
   TRY(machines::validate(spec));  // before anything is pulled
-  TRY(choose_root(invocation, choice, spec));
+  TRY_ASSIGN(const std::size_t entrypoint_words, choose_root(invocation, choice, spec));
+  if (entrypoint != nullptr) *entrypoint = entrypoint_words;
   TRY(machines::validate(spec));
   return spec;
 }

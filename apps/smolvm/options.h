@@ -10,10 +10,13 @@ namespace smolvm {
 
 // -I, --rootfs or spec.image (from a Smolfile): sets the root file system, what an image says of
 // its program and its surroundings, and the main program (images.cc). An image may be pulled here.
-Result<> choose_root(const Invocation& invocation, smol::machines::ProgramChoice choice,
-                     smol::machines::MachineSpec& spec);
+// Gives how many words of the program are the entry point; the others are its command.
+Result<std::size_t> choose_root(const Invocation& invocation, smol::machines::ProgramChoice choice,
+                                smol::machines::MachineSpec& spec);
 // What `create` and `run` are given: over the defaults a Smolfile, over that the command line.
-Result<smol::machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name);
+// entrypoint: how many words of its program are the entry point.
+Result<smol::machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name,
+                                            std::size_t* entrypoint = nullptr);
 // -v and -p, -e of `update` and others are read by the same functions.
 Result<std::vector<smol::machines::Volume>> volumes_of(const Invocation& invocation);
 Result<std::vector<smol::machines::Port>> ports_of(const Invocation& invocation);

@@ -22,7 +22,6 @@ namespace {
 using namespace smol;
 
 constexpr u32 kErofsMagic = 0xe0f5e1e2;  // at 1024; Linux fs/erofs/erofs_fs.h
-constexpr std::string_view kMark = "\x01";
 
 struct Root {
   base::UniqueFd fd;
@@ -83,15 +82,7 @@ Result<Root> make_root(const std::string& path, const std::string& output) {
   return write_root(tree, output, options);
 }
 
-// What `./app ARGUMENTS` replaces is the image's CMD, so entry point and command must stay apart:
-// with one word that nobody gives as the command, the entry point is what stands before it.
-Result<std::size_t> entrypoint_words(const Invocation& invocation, const std::string& name) {
-  Invocation probe = invocation;
-  probe.command = {std::string(kMark)};
-  TRY_ASSIGN(const auto spec, spec_of(probe, name));
-  return spec.command.size() - 1;
-}
-
+// What `./app ARGUMENTS` replaces is the image's CMD, so entry point and command stay apart.
 image::PackedConfig config_of(const machines::MachineSpec& spec, std::size_t entrypoint) {
   image::PackedConfig config;
   config.name = spec.name;
@@ -158,8 +149,8 @@ Result<std::string> sbom_of_root(const Root& root, const std::string& name, u64 
 Result<int> run_pack_create(const Invocation& invocation) {
   TRY_ASSIGN(const std::string output, output_of(invocation));
   const std::string name = invocation.text("name", name_from(output));
-  TRY_ASSIGN(const std::size_t entrypoint, entrypoint_words(invocation, name));
-  TRY_ASSIGN(const machines::MachineSpec spec, spec_of(invocation, name));
+  std::size_t entrypoint = 0;
+  TRY_ASSIGN(const machines::MachineSpec spec, spec_of(invocation, name, &entrypoint));
   TRY(check_supported(spec));
   TRY_ASSIGN(const PackKernel kernel, choose_kernel(spec.kernel, spec.cpus));
   TRY_ASSIGN(const Root root, make_root(spec.rootfs, output));

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Machines from container images: archives and directories, what an image says of its program, the store, and bad input."""
+import gzip
+import io
 import json
+import lzma
 import os
 import signal
 import subprocess
+import tarfile
 import tempfile
 import time
 import unittest
 
 import registry
-from oci_images import Image, busybox, layer
+from oci_images import Image, busybox, digest, layer, write_tar
 
 SMOLVM = os.environ["SMOLVM"]
 BASE = busybox()
@@ -53,6 +57,123 @@ class Images(unittest.TestCase):
         self.assertGreaterEqual(len(listed), 3)
         self.smolvm("machine", "prune", "--all")
         self.assertEqual([name for name in self.blobs() if "/images/" in name], [])
+
+    def test_root_archives(self):
+        """A root file system's tar is told from image archives by its content; the same bytes are the same image."""
+        with tarfile.open(fileobj=io.BytesIO(BASE)) as tar:
+            self.assertNotIn("manifest.json", tar.getnames())
+        # Names that images have, too, do not make it one.
+        with open("/bin/busybox", "rb") as file:
+            program = file.read()
+        plain = layer({"bin/busybox": ("file", program, 0o755), "bin/sh": ("link", "busybox"),
+                       "bin/cat": ("link", "busybox"), "srv/hello": "hi\n", "manifest.json": "{}", "tmp/": ("dir", 0o1777)})
+        packed = {"root.tar": plain, "root.tar.gz": gzip.compress(plain, mtime=0), "root.tar.xz": lzma.compress(plain),
+                  "root.zst": subprocess.run(["zstd", "-q", "-c"], input=plain, capture_output=True, check=True).stdout}
+        for name, data in packed.items():
+            with open(self.path(name), "wb") as file:
+                file.write(data)
+            self.assertEqual(self.run_image(self.path(name), "--", "cat", "/srv/hello")[0], "hi\n", name)
+            with open(self.path(name), "rb") as stream:
+                self.assertEqual(self.run_image("-", "--", "cat", "/srv/hello", stdin=stream)[0], "hi\n", name)
+        self.assertEqual(len([name for name in self.blobs() if name.endswith(".erofs")]), 1, "one root for all of them")
+        listed = json.loads(self.smolvm("machine", "images", "--json")[0])
+        of_file = [image["digest"] for image in listed if image["name"] == "archive:" + self.path("root.tar")]
+        self.assertEqual(len(of_file), 1)
+        self.assertIn("archive:" + of_file[0], [image["name"] for image in listed], "from standard input")
+        source = self.path("root.tar")
+        errors = self.run_image(source, status=1)[1]
+        self.assertIn("does not say what it runs", errors)
+        self.assertIn("--entrypoint", errors)
+        self.assertEqual(len(errors.splitlines()), 1, errors)
+        self.assertEqual(self.run_image(source, "--entrypoint", "/bin/cat", "--", "/srv/hello")[0], "hi\n")
+        self.smolvm("machine", "create", "-n", "m", "-I", source)
+        self.smolvm("machine", "start", "m")
+        self.assertEqual(self.smolvm("machine", "exec", "m", "--", "cat", "/srv/hello")[0], "hi\n")
+        self.smolvm("machine", "delete", "-f", "m")
+        with open(self.path("Smolfile"), "w", encoding="utf-8") as file:
+            file.write('image = "based"\ncmd = ["cat", "/srv/hello", "/srv/more"]\n[build]\nbase = "./root.tar.xz"\n'
+                       '[[build.step]]\ncopy = ["more", "/srv/"]\n')
+        with open(self.path("more"), "w", encoding="utf-8") as file:
+            file.write("more\n")
+        self.smolvm("build", "-s", self.path("Smolfile"), cwd=self.folder.name)
+        self.assertEqual(self.run_image("based")[0], "hi\nmore\n")
+        with open(source, "rb") as stream:
+            self.smolvm("pack", "create", "-I", "-", "--entrypoint", "cat", "-o", self.path("app"), "--single-file", "--", "/srv/hello",
+                        stdin=stream)
+        self.assertEqual(subprocess.run([self.path("app")], env=self.env, capture_output=True, timeout=120, check=True).stdout, b"hi\n")
+
+    def test_bad_root_archives(self):
+        good = layer({"bin/": ("dir", 0o755), "srv/hello": os.urandom(100_000)})
+        self.smolvm("machine", "images")
+        before = self.blobs()
+        cases = {"cut.tar": (good[:60_000], "cut.tar"), "cut.tar.gz": (gzip.compress(good)[:50_000], "ends in the middle"),
+                 "cut.tar.xz": (lzma.compress(good)[:50_000], "ends in the middle"),
+                 "bent.tar.xz": (lzma.compress(good)[:50_000] + b"x" * 60_000, "xz stream is damaged"),
+                 "text.gz": (gzip.compress(b"text" * 200), "text.gz"),
+                 "bzip.tar": (b"BZh9" + bytes(600), "bzip2")}
+        for name, (data, word) in cases.items():
+            with open(self.path(name), "wb") as file:
+                file.write(data)
+            for source, stdin in ((self.path(name), None), ("-", name)):
+                with open(self.path(stdin or name), "rb") as stream:
+                    errors = self.run_image("docker-archive:" + source if name == "bzip.tar" and not stdin else source, "--", "true",
+                                            status=1, stdin=stream)[1]
+                self.assertEqual(len(errors.splitlines()), 1, errors)
+                self.assertIn("standard input" if stdin and word == name else word, errors)
+        self.assertIn("nothing in it", self.run_image("-", "--", "true", status=1, input=bytes(10240))[1])
+        with open(self.path("good.tar"), "wb") as file:
+            file.write(good)
+        errors = self.run_image(self.path("good.tar"), "--oci-platform", "linux/arm64", "--", "true", status=1)[1]
+        self.assertIn("linux/arm64", errors)
+        self.assertIn("no docker-archive", self.run_image("docker-archive:" + self.path("good.tar"), status=1)[1])
+        self.assertIn("no image 'x:1'", self.run_image(self.path("good.tar") + ":x:1", status=1)[1])
+        self.assertEqual(self.blobs(), before)
+
+    def several(self):
+        """Two images in each kind of archive, and a third one without a name."""
+        images = [Image([BASE, layer({"which": text})], {"Cmd": ["cat", "/which"], "Env": ["PATH=/bin"]}, compress=False)
+                  for text in ("one", "two", "three")]
+        names = ["docker.io/team/one:1", "localhost:5000/team/two:latest", ""]
+        files, saved = {}, []
+        index = {"schemaVersion": 2, "manifests": []}
+        for image, name in zip(images, names):
+            files.update({key: data for key, data in image.files().items() if key.startswith("blobs/")})
+            files[digest(image.config)[7:] + ".json"] = image.config
+            layers = ["blobs/sha256/" + digest(tar)[7:] for tar in image.tars]
+            saved.append({"Config": digest(image.config)[7:] + ".json", "RepoTags": [name] if name else None, "Layers": layers})
+            entry = image.descriptor("application/vnd.oci.image.manifest.v1+json", image.manifest)
+            index["manifests"].append(dict(entry, annotations={"org.opencontainers.image.ref.name": name}) if name else entry)
+        docker = write_tar(self.path("docker.tar"), dict(files, **{"manifest.json": json.dumps(saved).encode()}))
+        oci_files = dict(files, **{"index.json": json.dumps(index).encode(), "oci-layout": b'{"imageLayoutVersion":"1.0.0"}'})
+        oci = write_tar(self.path("oci.tar"), oci_files)
+        with tarfile.open(oci) as tar:
+            tar.extractall(self.path("layout"))
+        return docker, oci, self.path("layout")
+
+    def pulled(self, source):
+        return json.loads(self.smolvm("image", "pull", source, "--json", "--pull", "missing", cwd=self.folder.name)[0])["manifest"]
+
+    def test_several_images(self):
+        docker, oci, layout = self.several()
+        for source, prefix in ((docker, "docker-archive:"), (oci, "oci-archive:"), (layout, "oci:")):
+            manifests = [self.pulled(source + ":" + choice) for choice in ("team/one:1", "localhost:5000/team/two", "@2")]
+            self.assertEqual(len(set(manifests)), 3)
+            self.assertEqual([self.pulled(prefix + source + ":" + choice) for choice in
+                              ("docker.io/team/one:1", "localhost:5000/team/two:latest", "@2")], manifests)
+            self.assertEqual(self.pulled(os.path.basename(source) + ":team/one:1" if source != layout else "./layout:team/one:1"),
+                             manifests[0])
+            self.assertEqual(self.run_image(source + ":localhost:5000/team/two")[0], "two")
+            for wrong, word in ((source, "3 images"), (prefix + source, "3 images"), (source + ":none:1", "no image 'none:1'"),
+                                (source + ":@3", "no image '@3'"), (source + ":team/one", "no image 'team/one'")):
+                errors = self.run_image(wrong, status=1)[1]
+                self.assertEqual(len(errors.splitlines()), 1, errors)
+                for text in (word, "docker.io/team/one:1", "localhost:5000/team/two:latest", "@2"):
+                    self.assertIn(text, errors)
+        # A reference stays one, whatever files are called.
+        with open(self.path("app"), "w", encoding="utf-8") as file:
+            file.write("x")
+        self.assertIn("docker.io/library/app:1", self.smolvm("image", "pull", "app:1", "--pull", "never", status=1, cwd=self.folder.name)[1])
+        self.assertIn("none.tar:x", self.run_image("./none.tar:x", status=1)[1])
 
     def test_configuration(self):
         image = Image([BASE, layer({"entry": ("file", b"#!/bin/sh\necho \"$0 $* $A $B $(id -un) $(pwd)\"\n", 0o755)})],

@@ -322,7 +322,7 @@ class RegistryTest(unittest.TestCase):
         self.refused(oci, self.image.layers[1][7:])
         with tarfile.open(os.path.join(self.folder, "other.tar"), "w") as archive:
             archive.add(os.path.join(layout, "oci-layout"), "hello.txt")
-        self.refused(os.path.join(self.folder, "other.tar"), "no docker-archive and no oci-archive")
+        self.refused("oci-archive:" + os.path.join(self.folder, "other.tar"), "no docker-archive and no oci-archive")
         with open(oci, "r+b") as file:
             file.truncate(3000)
         self.refused(oci, oci)

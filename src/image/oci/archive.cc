@@ -1,6 +1,5 @@
-// Archives are read once, front to back, since they may be a pipe: each file becomes a blob under
-// the digest that it has, and what the archive's own index says is looked up among these
-// afterwards.
+// What comes through a pipe is put into a file first: whether an archive holds images or a root
+// file system is often said by its last header only, and for either it is read again.
 #include "image/oci/archive.h"
 
 #include <fcntl.h>
@@ -10,126 +9,15 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <map>
 
 #include "base/fd.h"
-#include "image/tree/tar_reader.h"
+#include "image/oci/contents.h"
+#include "image/oci/root_archive.h"
 
 namespace smol::image {
 namespace {
 
 constexpr std::size_t kBuffer = 256 * kKiB;
-constexpr int kLongestLinkChain = 8;
-constexpr std::string_view kBlobFolder = "blobs/sha256/";
-
-struct Found {
-  std::string digest;
-  u64 size = 0;
-};
-
-// Names without "./" and "..": "a/../b" is "b". Names that lead out are what is left of them.
-std::string plain_name(std::string_view name) {
-  std::vector<std::string_view> parts;
-  while (!name.empty()) {
-    const std::size_t slash = name.find('/');
-    const std::string_view part = name.substr(0, slash);
-    if (part == ".." && !parts.empty()) parts.pop_back();
-    if (!part.empty() && part != "." && part != "..") parts.push_back(part);
-    if (slash == std::string_view::npos) break;
-    name.remove_prefix(slash + 1);
-  }
-  std::string plain;
-  for (const std::string_view part : parts) plain += (plain.empty() ? "" : "/") + std::string(part);
-  return plain;
-}
-
-// What of an image's files is in the store, by their names in the archive or the directory.
-class Contents {
- public:
-  Contents(const ImageStore& store, std::string name) : store_(store), name_(std::move(name)) {}
-
-  Result<> read(int fd, const OnProgress& on_progress, u64 total);
-  const std::vector<std::string>& added() const { return added_; }
-
-  Result<const Found*> find(std::string_view path) const;
-  bool has(const std::string& path) const { return find(path).has_value(); }
-  Result<std::string> text(std::string_view path) const {
-    TRY_ASSIGN(const Found* const found, find(path));
-    return store_.read_blob(found->digest, kMaxDocument);
-  }
-
- private:
-  Result<> take_file(TarReader& reader, const TarEntry& entry, const OnProgress& on_progress,
-                     u64 total);
-
-  const ImageStore& store_;
-  const std::string name_;
-  std::map<std::string, Found, std::less<>> files_;
-  std::map<std::string, std::string, std::less<>> links_;
-  std::vector<std::string> added_;
-};
-
-Result<const Found*> Contents::find(std::string_view path) const {
-  std::string name = plain_name(path);
-  for (int depth = 0; depth < kLongestLinkChain; ++depth) {
-    if (const auto file = files_.find(name); file != files_.end()) return &file->second;
-    const auto link = links_.find(name);
-    if (link == links_.end()) break;
-    name = link->second;
-  }
-  return fail("{}: it has no '{}'", name_, path);
-}
-
-Result<> Contents::take_file(TarReader& reader, const TarEntry& entry,
-                             const OnProgress& on_progress, u64 total) {
-  const std::string name = plain_name(entry.name);
-  if (name.starts_with(kBlobFolder)) {
-    const std::string digest = "sha256:" + name.substr(kBlobFolder.size());
-    if (is_digest(digest) && store_.has_blob(digest)) {
-      files_[name] = {digest, entry.size};
-      return {};
-    }
-  }
-  u64 stored = 0;
-  for (const TarEntry::Segment& segment : entry.segments) stored += segment.size;
-  if (stored != entry.size) return fail("'{}' is sparse, which no image's file is", name);
-  TRY_ASSIGN(BlobWriter writer, store_.write_unnamed_blob(entry.size));
-  std::vector<u8> buffer(std::min<u64>(entry.size, kBuffer));
-  while (writer.offset() < entry.size) {
-    const ByteSpan part(buffer.data(), std::min<u64>(buffer.size(), entry.size - writer.offset()));
-    TRY(reader.read(part));
-    TRY(writer.append(part));
-    if (on_progress) on_progress({reader.bytes(), std::max(total, reader.bytes()), 0, 0});
-  }
-  TRY_ASSIGN(std::string digest, writer.commit_as_found());
-  added_.push_back(digest);
-  if (name.starts_with(kBlobFolder) && name != std::string(kBlobFolder) + digest_hex(digest))
-    return fail("'{}' has another digest, {}", name, digest);
-  files_[name] = {std::move(digest), entry.size};
-  return {};
-}
-
-Result<> Contents::read(int fd, const OnProgress& on_progress, u64 total) {
-  TRY_ASSIGN(std::unique_ptr<ByteSource> source, decompressed(fd_bytes(fd, name_), name_));
-  TarReader reader(std::move(source), LayerLimits());
-  TarEntry entry;
-  for (;;) {
-    auto more = reader.next(entry);
-    if (!more) return wrap(more.error(), "archive {}", name_);
-    if (!*more) return {};
-    const std::string name = plain_name(entry.name);
-    if (entry.kind == TarEntry::Kind::kHardLink) {
-      links_[name] = plain_name(entry.link_target);
-    } else if (entry.kind == TarEntry::Kind::kNode && entry.node == NodeKind::kSymlink) {
-      const std::size_t slash = name.rfind('/');
-      const std::string folder = slash == std::string::npos ? "" : name.substr(0, slash + 1);
-      links_[name] = plain_name(folder + entry.link_target);
-    } else if (entry.kind == TarEntry::Kind::kNode && entry.node == NodeKind::kFile) {
-      if (auto taken = take_file(reader, entry, on_progress, total); !taken)
-        return wrap(taken.error(), "archive {}", name_);
-    }
-  }
-}
 
 Result<std::string> layer_type(const ImageStore& store, const std::string& digest) {
   TRY_ASSIGN(const base::UniqueFd fd, base::open_file(store.blob_path(digest), O_RDONLY));
@@ -142,28 +30,51 @@ Result<std::string> layer_type(const ImageStore& store, const std::string& diges
   return std::string(media::kOciLayer);
 }
 
+// Whether `wanted` ("NAME[:TAG]") is this name: as it is written, or with what was left out.
+bool is_name(const std::string& wanted, const std::string& name) {
+  if (wanted == name) return true;
+  const auto a = parse_reference(wanted), b = parse_reference(name);
+  return a && b && a->canonical() == b->canonical();
+}
+
+// Which of several images: the one with that name, the "@N"th, or the only one. names: of each, all
+// that it has.
+Result<std::size_t> choose_image(const std::vector<std::vector<std::string>>& names,
+                                 const std::string& wanted) {
+  std::string all;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    all += all.empty() ? "" : ", ";
+    all += names[i].empty() ? fmt::format("@{}", i) : names[i][0];
+    for (std::size_t more = 1; more < names[i].size(); ++more) all += " = " + names[i][more];
+  }
+  if (wanted.empty() && names.size() == 1) return std::size_t{0};
+  if (wanted.empty())
+    return fail("it holds {} images; one of them must be named behind ':' ({})", names.size(), all);
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (wanted == fmt::format("@{}", i) ||
+        std::ranges::any_of(names[i], [&](const auto& name) { return is_name(wanted, name); }))
+      return i;
+  return fail("it holds no image '{}' ({})", wanted, all);
+}
+
 // docker save's list of files as an OCI manifest.
 Result<std::string> manifest_of_saved(const ImageStore& store, const Contents& contents,
-                                      std::string& inner_name) {
+                                      const std::string& wanted, std::string& inner_name) {
   TRY_ASSIGN(const std::string list, contents.text("manifest.json"));
   TRY_ASSIGN(const std::vector<SavedImage> images, parse_saved(list));
-  if (images.size() != 1) {
-    std::string names;
-    for (const SavedImage& image : images)
-      if (!image.tags.empty()) names += (names.empty() ? " (" : ", ") + image.tags[0];
-    return fail("the archive holds {} images{}{}; one is wanted", images.size(), names,
-                names.empty() ? "" : ")");
-  }
-  const SavedImage& image = images[0];
+  std::vector<std::vector<std::string>> names;
+  for (const SavedImage& image : images) names.push_back(image.tags);
+  TRY_ASSIGN(const std::size_t number, choose_image(names, wanted));
+  const SavedImage& image = images[number];
   if (!image.tags.empty()) inner_name = image.tags[0];
   Manifest manifest;
   manifest.media_type = std::string(media::kOciManifest);
-  TRY_ASSIGN(const Found* const config, contents.find(image.config));
+  TRY_ASSIGN(const Contents::Found* const config, contents.find(image.config));
   manifest.config.media_type = std::string(media::kOciConfig);
   manifest.config.digest = config->digest;
   manifest.config.size = config->size;
   for (const std::string& path : image.layers) {
-    TRY_ASSIGN(const Found* const layer, contents.find(path));
+    TRY_ASSIGN(const Contents::Found* const layer, contents.find(path));
     Descriptor descriptor;
     TRY_ASSIGN(descriptor.media_type, layer_type(store, layer->digest));
     descriptor.digest = layer->digest;
@@ -175,23 +86,50 @@ Result<std::string> manifest_of_saved(const ImageStore& store, const Contents& c
 
 using ReadBlob = std::function<Result<std::string>(const Descriptor&)>;
 
+std::vector<std::string> names_of(const Descriptor& entry) {
+  std::vector<std::string> names;
+  for (const char* const key : {"io.containerd.image.name", "org.opencontainers.image.ref.name"})
+    if (const auto found = entry.annotations.find(key);
+        found != entry.annotations.end() && !found->second.empty())
+      names.push_back(found->second);
+  return names;
+}
+
+// Those of index.json that are the wanted image: one, or one for each platform.
+Result<std::vector<Descriptor>> choose_named(const std::vector<Descriptor>& index,
+                                             const std::string& wanted) {
+  std::vector<std::vector<std::string>> names;
+  std::vector<std::vector<Descriptor>> images;
+  for (const Descriptor& entry : index) {
+    auto own = names_of(entry);
+    const auto same = std::ranges::find(names, own);
+    if (same != names.end() && entry.has_platform) {
+      images[static_cast<std::size_t>(same - names.begin())].push_back(entry);
+      continue;
+    }
+    names.push_back(std::move(own));
+    images.push_back({entry});
+  }
+  TRY_ASSIGN(const std::size_t number, choose_image(names, wanted));
+  return std::move(images[number]);
+}
+
 // index.json and what it leads to, down to the manifest of the platform.
-Result<std::string> manifest_of_index(const std::string& index_text, const Platform& platform,
-                                      const ReadBlob& read, std::string& inner_name) {
+Result<std::string> manifest_of_index(const std::string& index_text, const PullOptions& options,
+                                      const std::string& wanted, const ReadBlob& read,
+                                      std::string& inner_name) {
   std::string text = index_text;
   for (int depth = 0; depth < 4; ++depth) {
     TRY_ASSIGN(const DocumentKind kind,
                kind_of_document(text, depth == 0 ? media::kOciIndex : std::string_view()));
     if (kind == DocumentKind::kManifest) return text;
-    TRY_ASSIGN(const std::vector<Descriptor> index, parse_index(text));
+    TRY_ASSIGN(std::vector<Descriptor> index, parse_index(text));
     if (index.empty()) return fail("the index is empty");
-    if (depth == 0 && index.size() > 1 &&
-        std::ranges::none_of(index, [](const Descriptor& entry) { return entry.has_platform; }))
-      return fail("the index holds {} images; one is wanted", index.size());
-    TRY_ASSIGN(const Descriptor chosen, choose(index, platform));
-    if (const auto name = chosen.annotations.find("org.opencontainers.image.ref.name");
-        depth == 0 && name != chosen.annotations.end())
-      inner_name = name->second;
+    if (depth == 0) {
+      TRY_ASSIGN(index, choose_named(index, wanted));
+    }
+    TRY_ASSIGN(const Descriptor chosen, choose(index, options.platform));
+    if (const auto names = names_of(chosen); depth == 0 && !names.empty()) inner_name = names[0];
     TRY_ASSIGN(text, read(chosen));
     if (text.size() != chosen.size)
       return fail("{}: {} bytes, the index says {}", chosen.digest, text.size(), chosen.size);
@@ -237,30 +175,125 @@ Result<std::optional<Image>> find_imported(const ImageStore& store, const std::s
   return std::optional(std::move(image));
 }
 
-Result<Image> import_contents(const ImageStore& store, const Contents& contents,
-                              const std::string& path, const std::string& stamp,
-                              const PullOptions& options) {
-  std::string inner_name, manifest_text;
-  if (contents.has("index.json") && contents.has("oci-layout")) {
-    TRY_ASSIGN(const std::string index, contents.text("index.json"));
-    const auto read = [&](const Descriptor& blob) {
-      return contents.text(std::string(kBlobFolder) + digest_hex(blob.digest));
-    };
-    TRY_ASSIGN(manifest_text, manifest_of_index(index, options.platform, read, inner_name));
-    TRY_ASSIGN(const Manifest manifest, parse_manifest(manifest_text));
-    for (const Descriptor& layer : manifest.layers)
-      TRY(contents.find(std::string(kBlobFolder) + digest_hex(layer.digest)));
-  } else if (contents.has("manifest.json")) {
-    TRY_ASSIGN(manifest_text, manifest_of_saved(store, contents, inner_name));
-  } else {
-    return fail(
-        "it is no docker-archive and no oci-archive: neither manifest.json nor index.json is in "
-        "it");
+// An archive being brought in.
+struct Import {
+  const ImageStore& store;
+  const Source& source;
+  const PullOptions& options;
+  std::string path;   // absolute; "": standard input
+  std::string shown;  // for errors
+  base::UniqueFd file;
+  std::optional<BlobWriter> spool;  // of standard input
+  u64 total = 0;                    // bytes
+  std::vector<std::string> added = {};
+
+  int fd() const { return spool ? spool->fd() : file.get(); }
+  std::unique_ptr<ByteSource> bytes() const { return range_bytes(fd(), 0, total, shown); }
+};
+
+// What the image is called here.
+std::string record_name(const std::string& path, const std::string& image) {
+  return "archive:" + path + (image.empty() ? "" : ":" + image);
+}
+
+Result<> open_file_archive(Import& import) {
+  TRY_ASSIGN(import.file, base::open_file(import.path, O_RDONLY));
+  struct stat status{};
+  if (::fstat(import.file.get(), &status) != 0) return fail_errno("cannot read {}", import.path);
+  if (S_ISREG(status.st_mode)) import.total = static_cast<u64>(status.st_size);
+  return {};
+}
+
+Result<> spool_pipe(Import& import, int from) {
+  TRY_ASSIGN(BlobWriter writer, import.store.write_unnamed_blob(kMaxBlob));
+  const auto source = fd_bytes(from, import.shown);
+  std::vector<u8> buffer(kBuffer);
+  for (;;) {
+    TRY_ASSIGN(const u64 got, source->read(buffer));
+    if (got == 0) break;
+    TRY(writer.append(ConstByteSpan(buffer).first(got)));
+    if (import.options.on_progress) import.options.on_progress({writer.offset(), 0, 0, 0});
   }
-  std::string name = "archive:" + path;
-  if (path.empty())
-    name += inner_name.empty() ? sha256_digest(std::string_view(manifest_text)) : inner_name;
-  return finish_import(store, name, manifest_text, options, stamp);
+  import.total = writer.offset();
+  import.spool = std::move(writer);
+  return {};
+}
+
+Result<> open_archive(Import& import) {
+  if (import.path.empty()) return spool_pipe(import, STDIN_FILENO);
+  TRY(open_file_archive(import));
+  const bool pipe = ::lseek(import.file.get(), 0, SEEK_CUR) < 0;
+  return pipe ? spool_pipe(import, import.file.get()) : Result<>();
+}
+
+Result<std::string> manifest_of_layout(const Contents& contents, const Import& import,
+                                       std::string& inner_name) {
+  TRY_ASSIGN(const std::string index, contents.text("index.json"));
+  const auto read = [&](const Descriptor& blob) {
+    return contents.text(std::string(kBlobFolder) + digest_hex(blob.digest));
+  };
+  TRY_ASSIGN(std::string text,
+             manifest_of_index(index, import.options, import.source.image, read, inner_name));
+  TRY_ASSIGN(const Manifest manifest, parse_manifest(text));
+  for (const Descriptor& layer : manifest.layers)
+    TRY(contents.find(std::string(kBlobFolder) + digest_hex(layer.digest)));
+  return text;
+}
+
+// nullopt: no image's files are in it.
+Result<std::optional<std::string>> manifest_of_images(Import& import, std::string& inner_name) {
+  Contents contents(import.store, import.shown);
+  const auto read = contents.read(import.bytes(), import.options.on_progress, import.total);
+  import.added = contents.added();
+  if (!read) return std::unexpected(read.error());
+  std::optional<std::string> text;
+  if (holds_oci_layout(contents)) {
+    TRY_ASSIGN(text, manifest_of_layout(contents, import, inner_name));
+  } else if (holds_saved_images(contents)) {
+    TRY_ASSIGN(text, manifest_of_saved(import.store, contents, import.source.image, inner_name));
+  }
+  return text;
+}
+
+Result<std::string> manifest_of_root(const Import& import, const std::string& diff_id,
+                                     std::vector<std::string>& added) {
+  if (!import.source.image.empty())
+    return fail("it is a root file system and holds no image '{}'", import.source.image);
+  return add_root_archive(import.store, import.fd(), diff_id, added);
+}
+
+Result<std::string> manifest_of_archive(Import& import, std::string& inner_name) {
+  ArchiveLook look{.image = true, .diff_id = {}};
+  const auto look_at = [&](Look how) {
+    return look_at_archive(import.bytes(), how, import.options.on_progress, import.total);
+  };
+  if (!import.source.images_only) {
+    TRY_ASSIGN(look, look_at(Look::kBriefly));
+  }
+  if (look.image) {
+    TRY_ASSIGN(const auto text, manifest_of_images(import, inner_name));
+    if (text) return *text;
+    if (import.source.images_only)
+      return fail(
+          "it is no docker-archive and no oci-archive: neither manifest.json nor index.json is in "
+          "it");
+    // A root file system with a name that images have, too.
+    TRY_ASSIGN(look, look_at(Look::kThoroughly));
+  }
+  std::vector<std::string> added;
+  auto text = manifest_of_root(import, look.diff_id, added);
+  import.added.insert(import.added.end(), added.begin(), added.end());
+  return text;
+}
+
+Result<Image> import_opened(Import& import, const std::string& stamp) {
+  TRY(open_archive(import));
+  std::string inner_name;
+  TRY_ASSIGN(const std::string text, manifest_of_archive(import, inner_name));
+  std::string name = record_name(import.path, import.source.image);
+  if (import.path.empty())
+    name += inner_name.empty() ? sha256_digest(std::string_view(text)) : inner_name;
+  return finish_import(import.store, name, text, import.options, stamp);
 }
 
 }  // namespace
@@ -268,28 +301,23 @@ Result<Image> import_contents(const ImageStore& store, const Contents& contents,
 Result<Image> import_archive(const ImageStore& store, const Source& source,
                              const PullOptions& options) {
   const bool standard_input = source.kind == Source::Kind::kStandardInput;
-  const std::string path = standard_input ? "" : absolute(source.text);
-  const std::string shown = standard_input ? "standard input" : source.text;
-  const std::string stamp = standard_input ? "" : stamp_of(path);
+  Import import{.store = store,
+                .source = source,
+                .options = options,
+                .path = standard_input ? "" : absolute(source.text),
+                .shown = standard_input ? "standard input" : source.text,
+                .file = {},
+                .spool = {}};
+  const std::string stamp = standard_input ? "" : stamp_of(import.path);
   TRY_ASSIGN(base::UniqueFd lock, store.lock_for_adding());
-  TRY_ASSIGN(std::optional<Image> known, find_imported(store, "archive:" + path, stamp, options));
+  TRY_ASSIGN(std::optional<Image> known,
+             find_imported(store, record_name(import.path, source.image), stamp, options));
   if (known) return std::move(*known);
-  base::UniqueFd file;
-  u64 total = 0;
-  if (!standard_input) {
-    TRY_ASSIGN(file, base::open_file(path, O_RDONLY));
-    struct stat status{};
-    if (::fstat(file.get(), &status) == 0) total = static_cast<u64>(status.st_size);
-  }
-  Contents contents(store, shown);
-  Result<> read =
-      contents.read(standard_input ? STDIN_FILENO : file.get(), options.on_progress, total);
-  Result<Image> image = read ? import_contents(store, contents, path, stamp, options)
-                             : Result<Image>(std::unexpected(read.error()));
+  auto image = import_opened(import, stamp);
   if (image) return image;
-  store.drop_unneeded(std::move(lock), contents.added());
-  if (!read) return image;
-  return wrap(image.error(), "archive {}", shown);
+  import.spool.reset();
+  store.drop_unneeded(std::move(lock), import.added);
+  return wrap(image.error(), "archive {}", import.shown);
 }
 
 namespace {
@@ -315,7 +343,7 @@ Result<> import_blob(const ImageStore& store, const std::string& path, const Des
 }
 
 Result<Image> import_layout(const ImageStore& store, const std::string& path,
-                            const std::string& name, const std::string& stamp,
+                            const std::string& image, const std::string& stamp,
                             const PullOptions& options, std::vector<std::string>& added) {
   TRY_ASSIGN(const std::string index, base::read_text_file(path + "/index.json"));
   if (index.size() > kMaxDocument) return fail("index.json is too large");
@@ -326,7 +354,7 @@ Result<Image> import_layout(const ImageStore& store, const std::string& path,
     return store.read_blob(blob.digest, kMaxDocument);
   };
   TRY_ASSIGN(const std::string manifest_text,
-             manifest_of_index(index, options.platform, read, inner_name));
+             manifest_of_index(index, options, image, read, inner_name));
   TRY_ASSIGN(const Manifest manifest, parse_manifest(manifest_text));
   TRY(check_layer_types(manifest));
   TransferProgress progress{0, manifest.config.size, 0, manifest.layers.size()};
@@ -338,24 +366,24 @@ Result<Image> import_layout(const ImageStore& store, const std::string& path,
     ++progress.blobs_done;
     if (options.on_progress) options.on_progress(progress);
   }
-  return finish_import(store, name, manifest_text, options, stamp);
+  return finish_import(store, record_name(path, image), manifest_text, options, stamp);
 }
 
 }  // namespace
 
-Result<Image> import_directory(const ImageStore& store, const std::string& path,
+Result<Image> import_directory(const ImageStore& store, const Source& source,
                                const PullOptions& options) {
-  const std::string folder = absolute(path);
-  const std::string name = "archive:" + folder;
+  const std::string folder = absolute(source.text);
+  const std::string name = record_name(folder, source.image);
   const std::string stamp = stamp_of(folder + "/index.json");
   TRY_ASSIGN(base::UniqueFd lock, store.lock_for_adding());
   TRY_ASSIGN(std::optional<Image> known, find_imported(store, name, stamp, options));
   if (known) return std::move(*known);
   std::vector<std::string> added;
-  auto image = import_layout(store, folder, name, stamp, options, added);
+  auto image = import_layout(store, folder, source.image, stamp, options, added);
   if (image) return image;
   store.drop_unneeded(std::move(lock), added);
-  return wrap(image.error(), "OCI directory {}", path);
+  return wrap(image.error(), "OCI directory {}", source.text);
 }
 
 }  // namespace smol::image

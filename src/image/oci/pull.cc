@@ -164,7 +164,7 @@ Result<Image> pull(const ImageStore& store, const Source& source, const PullOpti
     case Source::Kind::kStandardInput:
       return import_archive(store, source, options);
     case Source::Kind::kOciDirectory:
-      return import_directory(store, source.text, options);
+      return import_directory(store, source, options);
     case Source::Kind::kDirectory:
     case Source::Kind::kFile:
       return fail("{} is no image", source.text);

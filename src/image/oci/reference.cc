@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "base/bytes.h"
 #include "base/fd.h"
@@ -80,7 +81,21 @@ bool is_file(const std::string& path) {
 
 bool is_oci_directory(const std::string& path) { return is_file(path + "/oci-layout"); }
 
-// gzip, zstd, or a tar header with "ustar" at 257.
+// A tar header's checksum: the sum of its bytes, its own eight counted as blanks (POSIX.1-1988,
+// "ustar Interchange Format"); the first tars have nothing else to know them by.
+bool is_tar_header(const std::array<u8, 512>& head) {
+  constexpr std::size_t kBegin = 148, kEnd = 156;
+  u32 sum = 0, written = 0;
+  for (std::size_t i = 0; i < head.size(); ++i) sum += i >= kBegin && i < kEnd ? ' ' : head[i];
+  std::size_t at = kBegin;
+  while (at < kEnd && head[at] == ' ') ++at;
+  const std::size_t first = at;
+  for (; at < kEnd && head[at] >= '0' && head[at] <= '7'; ++at)
+    written = written * 8 + head[at] - '0';
+  return at > first && sum == written;
+}
+
+// gzip, zstd, xz, or a tar header.
 bool looks_like_archive(const std::string& path) {
   auto fd = base::open_file(path, O_RDONLY | O_NONBLOCK);
   if (!fd) return true;  // the error comes when it is read
@@ -90,10 +105,34 @@ bool looks_like_archive(const std::string& path) {
   constexpr u32 kZstd = 0xfd2fb528;
   if (head[0] == 0x1f && head[1] == 0x8b) return true;
   if (base::load<u32>(head.data()) == kZstd) return true;
-  return std::string_view(reinterpret_cast<const char*>(head.data()) + 257, 5) == "ustar";
+  constexpr u8 kXz[] = {0xfd, '7', 'z', 'X', 'Z'};
+  if (std::ranges::equal(kXz, std::span(head).first(sizeof kXz))) return true;
+  return std::string_view(reinterpret_cast<const char*>(head.data()) + 257, 5) == "ustar" ||
+         (got == static_cast<ssize_t>(head.size()) && is_tar_header(head));
+}
+
+bool is_archive_name(std::string_view path) {
+  const std::string_view name = path.substr(path.rfind('/') + 1);
+  return name.ends_with(".tar") || name.ends_with(".tgz") || name.find(".tar.") != name.npos;
+}
+
+// "PATH:IMAGE" where PATH is there and the whole is not.
+Source split_path(Source::Kind kind, const std::string& text,
+                  bool (*is_there)(const std::string&)) {
+  if (!is_there(text))
+    for (std::size_t colon = text.find(':'); colon != text.npos; colon = text.find(':', colon + 1))
+      if (const std::string path = text.substr(0, colon); is_there(path))
+        return {kind, path, text.substr(colon + 1)};
+  return {kind, text};
 }
 
 Source path_source_of(const std::string& path) {
+  if (::access(path.c_str(), F_OK) != 0) {
+    Source archive = split_path(Source::Kind::kArchive, path, is_file);
+    if (!archive.image.empty() && looks_like_archive(archive.text)) return archive;
+    Source layout = split_path(Source::Kind::kOciDirectory, path, is_oci_directory);
+    if (!layout.image.empty()) return layout;
+  }
   if (is_directory(path))
     return {is_oci_directory(path) ? Source::Kind::kOciDirectory : Source::Kind::kDirectory, path};
   if (!is_file(path) || looks_like_archive(path)) return {Source::Kind::kArchive, path};
@@ -161,14 +200,25 @@ Source classify_source(const std::string& text) {
       {"oci-archive:", Source::Kind::kArchive}, {"oci:", Source::Kind::kOciDirectory},
       {"dir:", Source::Kind::kDirectory},
   };
-  for (const auto& [prefix, kind] : kPrefixes)
-    if (text.starts_with(prefix)) return {kind, text.substr(prefix.size())};
+  for (const auto& [prefix, kind] : kPrefixes) {
+    if (!text.starts_with(prefix)) continue;
+    const std::string rest = text.substr(prefix.size());
+    Source source{kind, rest};
+    if (kind == Source::Kind::kArchive) source = split_path(kind, rest, is_file);
+    if (kind == Source::Kind::kOciDirectory) source = split_path(kind, rest, is_directory);
+    source.images_only = true;
+    return source;
+  }
   if (text.starts_with('/') || text.starts_with("./") || text.starts_with("../") || text == "." ||
       text == "..")
     return path_source_of(text);
   if (is_directory(text) && (is_oci_directory(text) || !parse_reference(text)))
     return path_source_of(text);
   if (is_file(text)) return path_source_of(text);
+  // "app.tar:name"; but "app:1" stays a reference where a file is called "app".
+  if (Source named = split_path(Source::Kind::kArchive, text, is_file);
+      !named.image.empty() && is_archive_name(named.text))
+    return named;
   return {Source::Kind::kRegistry, text};
 }
 

@@ -29,7 +29,8 @@ Result<Reference> parse_reference(std::string_view text);
 struct Source {
   enum class Kind {
     kRegistry,       // text: a reference
-    kArchive,        // text: a path: docker-archive or oci-archive, perhaps compressed
+    kArchive,        // text: a path: docker-archive, oci-archive or a root file system's tar,
+                     // perhaps compressed
     kOciDirectory,   // text: a path
     kStandardInput,  // an archive
     kDirectory,      // text: a path: a root file system
@@ -37,9 +38,13 @@ struct Source {
   };
   Kind kind = Kind::kRegistry;
   std::string text;
+  // Of kArchive and kOciDirectory: which of several images, "NAME[:TAG]" or "@N" (from 0); "": the
+  // only one.
+  std::string image = {};
+  bool images_only = false;  // an archive that was called one of images is no root file system
 };
 // By prefix (docker://, docker-archive:, oci-archive:, oci:), by looking like a path, by being a
-// file.
+// file. Behind the path of an archive or a layout `:IMAGE` may stand.
 Source classify_source(const std::string& text);
 
 }  // namespace smol::image

@@ -54,6 +54,8 @@ class BlobWriter {
 
   // Bytes that are there already: those of an earlier, broken off writer and our own.
   u64 offset() const { return offset_; }
+  // The file, for reading what has been written; this writer's.
+  int fd() const { return fd_.get(); }
   // More bytes than `size` are an Error, and so is a full disk.
   Result<> append(ConstByteSpan bytes);
   // From the beginning again.

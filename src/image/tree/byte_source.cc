@@ -2,6 +2,7 @@
 // in steps of 64 KiB; zstd's window is limited by the library (128 MiB).
 #include "image/tree/byte_source.h"
 
+#include <lzma.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -180,6 +181,44 @@ class ZstdBytes final : public ByteSource {
   bool between_ = false;  // behind a frame
 };
 
+// The .xz format (xz-file-format 1.1.0): streams one after the other, zeros between them.
+class XzBytes final : public ByteSource {
+ public:
+  XzBytes(Input input, std::string name) : input_(std::move(input)), name_(std::move(name)) {
+    ready_ = ::lzma_stream_decoder(&stream_, kXzMemory, LZMA_CONCATENATED) == LZMA_OK;
+  }
+  ~XzBytes() override { ::lzma_end(&stream_); }
+
+  Result<u64> read(ByteSpan into) override {
+    if (!ready_) return fail("{}: no memory to decompress it", name_);
+    stream_.next_out = into.data();
+    stream_.avail_out = into.size();
+    while (stream_.avail_out == into.size() && !into.empty() && !ended_) {
+      TRY_ASSIGN(const ConstByteSpan there, input_.peek());
+      stream_.next_in = there.data();
+      stream_.avail_in = there.size();
+      const lzma_ret status = ::lzma_code(&stream_, there.empty() ? LZMA_FINISH : LZMA_RUN);
+      input_.consume(there.size() - stream_.avail_in);
+      ended_ = status == LZMA_STREAM_END;
+      if (status == LZMA_MEMLIMIT_ERROR)
+        return fail("{}: the xz stream needs more than {} MiB to be decompressed", name_,
+                    kXzMemory / kMiB);
+      if (status == LZMA_BUF_ERROR) return fail("{}: the xz stream ends in the middle", name_);
+      if (status != LZMA_OK && !ended_)
+        return fail("{}: the xz stream is damaged (liblzma status {})", name_,
+                    static_cast<int>(status));
+    }
+    return into.size() - stream_.avail_out;
+  }
+
+ private:
+  static constexpr u64 kXzMemory = 128 * kMiB;  // -9 needs 65
+  Input input_;
+  const std::string name_;
+  lzma_stream stream_ = LZMA_STREAM_INIT;
+  bool ready_ = false, ended_ = false;
+};
+
 }  // namespace
 
 std::unique_ptr<ByteSource> fd_bytes(int fd, std::string name) {
@@ -208,11 +247,13 @@ Result<std::unique_ptr<ByteSource>> decompressed(std::unique_ptr<ByteSource> sou
     return first.size() >= magic.size() && std::equal(magic.begin(), magic.end(), first.begin());
   };
   const bool gzip = is({0x1f, 0x8b}), zstd = is({0x28, 0xb5, 0x2f, 0xfd});
-  if (is({'B', 'Z', 'h'}) || is({0xfd, '7', 'z', 'X'}))
-    return fail("{}: compressed by bzip2 or xz; layers are plain, gzip or zstd", name);
+  const bool xz = is({0xfd, '7', 'z', 'X'});
+  if (is({'B', 'Z', 'h'}))
+    return fail("{}: compressed by bzip2; what can be read is plain, gzip, zstd or xz", name);
   Input input(std::move(source), std::move(first));
   if (gzip) return std::make_unique<GzipBytes>(std::move(input), std::move(name));
   if (zstd) return std::make_unique<ZstdBytes>(std::move(input), std::move(name));
+  if (xz) return std::make_unique<XzBytes>(std::move(input), std::move(name));
   return std::make_unique<PlainBytes>(std::move(input));
 }
 

@@ -26,8 +26,8 @@ std::unique_ptr<ByteSource> range_bytes(int fd, u64 offset, u64 size, std::strin
 std::unique_ptr<ByteSource> memory_bytes(ConstByteSpan bytes);
 
 // What the stream holds by its first bytes: gzip (one or several members), zstd (one or several
-// frames), or as it is. A stream that ends inside a compressed one, or has other bytes than zeros
-// behind it, is an Error when reading gets there.
+// frames), xz (one or several streams), or as it is. A stream that ends inside a compressed one, or
+// has other bytes than zeros behind it, is an Error when reading gets there.
 Result<std::unique_ptr<ByteSource>> decompressed(std::unique_ptr<ByteSource> source,
                                                  std::string name);
 
