@@ -1,11 +1,35 @@
 #!/usr/bin/env python3
 """Memory that guests give back: free page reporting, the balloon, deflating instead of running out; and memory that the host lacks."""
+import os
+import shutil
 import subprocess
 
 import smolvm
 import vmm_guest
 
 MIB = 1024  # of KiB
+POOL = "/proc/sys/vm/nr_hugepages"
+THP = "/sys/kernel/mm/transparent_hugepage"
+# Touches memory: 100 MiB of a tmpfs.
+FILL = """
+mount -t tmpfs -o size=150m none /tmp
+dd if=/dev/zero of=/tmp/x bs=1M count=100 2>/dev/null
+echo USED; read go
+"""
+
+
+def read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def meminfo(key):
+    return next(int(line.split()[1]) for line in read("/proc/meminfo").splitlines() if line.startswith(key + ":"))
+
+
+def free_huge_pages_possible():
+    """Whether the host has free pieces of 2 MiB at all (order 9 and above)."""
+    return any(int(count) for line in read("/proc/buddyinfo").splitlines() for count in line.split()[13:])
 
 
 class MemoryTest(vmm_guest.GuestTest):
@@ -107,6 +131,96 @@ echo USED; read go
         fresh()
         guest.say()
         self.assertEqual(guest.end()[-1], "END")
+
+    # --- What the options of --memory do to the mapping that is the guest's memory (proc(5), smaps) ---
+
+    def guest_memory(self, guest):
+        """Figures in KiB and flags of the guest's memory in the monitor: the one mapping that has what the guest used. Not all kernels know its name, and
+        without advice it is one with what lies beside it."""
+        mappings = []
+        for line in read(f"/proc/{guest.process.pid}/smaps").splitlines():
+            words = line.split()
+            if not words[0].endswith(":"):
+                mappings.append({})
+            elif words[0] == "VmFlags:":
+                mappings[-1]["flags"] = set(words[1:])
+            elif words[-1] == "kB":
+                mappings[-1][words[0][:-1]] = int(words[1])
+        found = [one for one in mappings if sum(one[key] for key in ("Rss", "Private_Hugetlb", "Shared_Hugetlb")) > 100 * MIB]
+        self.assertEqual(len(found), 1, [one["Size"] for one in mappings])
+        return found[0], found[0]["flags"]
+
+    def with_memory(self, options, check):
+        """check(figures, flags) of a guest that has used 100 MiB."""
+        with self.subTest(options):
+            shutil.rmtree(self.path("root"), ignore_errors=True)
+            guest = self.start_guest(FILL, memory="192M" + options)
+            self.assertTrue(guest.wait_line("USED"), guest.lines)
+            figures, flags = self.guest_memory(guest)
+            check(figures, flags)
+            guest.say()
+            self.assertEqual(guest.end()[-1], "END")
+
+    def test_transparent_huge_pages_as_chosen(self):
+        allowed = "[never]" not in read(f"{THP}/enabled") and free_huge_pages_possible()
+        always = "[always]" in read(f"{THP}/enabled")
+
+        def asked(figures, flags):
+            self.assertIn("hg", flags)
+            self.assertGreater(figures["Rss"], 100 * MIB)
+            if allowed:
+                self.assertGreater(figures["AnonHugePages"], 0)
+
+        def refused(figures, flags):
+            self.assertIn("nh", flags)
+            self.assertEqual(figures["AnonHugePages"] + figures["ShmemPmdMapped"], 0)
+
+        def left_to_the_host(figures, flags):
+            self.assertFalse(flags & {"hg", "nh"}, flags)
+            if not always:
+                self.assertEqual(figures["AnonHugePages"], 0)
+
+        def usual_shared(figures, flags):
+            self.assertFalse(flags & {"hg", "nh"}, flags)
+            self.assertIn("sh", flags)
+
+        self.with_memory(",shared=off", asked)
+        self.with_memory(",shared=off,thp=on", asked)
+        self.with_memory(",shared=off,thp=off", refused)
+        self.with_memory(",shared=on,thp=off", refused)
+        self.with_memory(",shared=off,thp=madvise", left_to_the_host)
+        self.with_memory(",shared=on", usual_shared)
+
+    def test_mergeable_memory_is_offered_to_the_host(self):
+        if not os.path.exists("/sys/kernel/mm/ksm"):
+            self.skipTest("the host's kernel has no KSM")
+        self.with_memory(",mergeable=on", lambda _, flags: self.assertIn("mg", flags))
+        self.with_memory(",shared=off", lambda _, flags: self.assertNotIn("mg", flags))
+
+    def test_huge_pages_of_the_pool(self):
+        """96 pages of 2 MiB, reserved at the start; as root the pool is made larger for the test, and put back."""
+        wanted = 192 // 2
+        before = int(read(POOL))
+        if meminfo("HugePages_Free") - meminfo("HugePages_Rsvd") < wanted:
+            if not os.access(POOL, os.W_OK):
+                self.skipTest("the host's pool of huge pages has too few, and only root makes it larger")
+            self.addCleanup(lambda: self.set_pool(before))
+            self.set_pool(before + wanted)
+            if meminfo("HugePages_Free") - meminfo("HugePages_Rsvd") < wanted:
+                self.skipTest("the host has no memory left for huge pages")
+
+        def huge(figures, flags):
+            self.assertIn("ht", flags)
+            self.assertEqual(figures["KernelPageSize"] // MIB, 2)
+            self.assertGreater(figures["Private_Hugetlb"] + figures["Shared_Hugetlb"], 100 * MIB)
+
+        self.with_memory(",hugepages=on,shared=off", huge)
+        self.with_memory(",hugepages=on,shared=on", huge)
+
+    @staticmethod
+    def set_pool(pages):
+        with open(POOL, "w", encoding="ascii") as file:
+            file.write(str(pages))
 
     @staticmethod
     def zero_digest(mebibytes):
