@@ -10,7 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "machines/conversation.h"
+#include "base/unix_socket.h"
 
 namespace capsule {
 namespace {
@@ -48,7 +48,7 @@ Instance find_instance(const std::string& name) {
 }
 
 Result<std::optional<Running>> find_running(const Instance& instance) {
-  const auto connection = machines::connect_unix_socket(instance.socket);
+  const auto connection = base::connect_unix(instance.socket);
   if (!connection) return std::nullopt;
   ucred peer{};
   socklen_t size = sizeof(peer);

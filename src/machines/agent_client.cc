@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/time.h"
+#include "base/unix_socket.h"
 #include "guest/protocol/protocol.h"
 #include "machines/conversation.h"
 
@@ -65,7 +66,7 @@ Result<> read_greeting(int fd, u64 patience_ns) {
 }  // namespace
 
 Result<base::UniqueFd> AgentClient::open() const {
-  TRY_ASSIGN(base::UniqueFd fd, connect_unix_socket(socket_));
+  TRY_ASSIGN(base::UniqueFd fd, base::connect_unix(socket_));
   const std::string request = fmt::format("CONNECT {}\n", SMOL_AGENT_PORT);
   if (::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size()))
@@ -212,7 +213,8 @@ Result<base::UniqueFd> AgentClient::connect_unix(const std::string& guest_path) 
 }
 
 Result<base::UniqueFd> listen_for_guest(const std::string& path) {
-  return listen_unix_socket(path);
+  if (!path.starts_with('@')) ::unlink(path.c_str());  // a start that was killed left it
+  return base::listen_unix(path, 16);
 }
 
 namespace {

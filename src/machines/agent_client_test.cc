@@ -7,6 +7,7 @@
 
 #include <fstream>
 
+#include "base/unix_socket.h"
 #include "machines/fake_agent.h"
 
 namespace smol::machines {
@@ -289,7 +290,7 @@ struct Boot {
 
   explicit Boot(std::function<void(int)> script)
       : guest([this, script = std::move(script)] {
-          const auto fd = connect_unix_socket(name);
+          const auto fd = base::connect_unix(name);
           if (fd) script(fd->get());
         }) {}
   ~Boot() { guest.join(); }

@@ -2,61 +2,12 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <climits>
 
 #include "guest/protocol/protocol.h"
 
 namespace smol::machines {
-namespace {
-
-struct Address {
-  sockaddr_un name{};
-  socklen_t length = 0;
-};
-
-Result<Address> address_of(const std::string& name) {
-  Address address;
-  address.name.sun_family = AF_UNIX;
-  const bool abstract = !name.empty() && name.front() == '@';
-  // A path needs its zero byte.
-  if (name.size() < 2 || name.size() + (abstract ? 0 : 1) > sizeof(address.name.sun_path))
-    return fail("the socket path {} has {} bytes, 1 to {} are possible", name, name.size(),
-                sizeof(address.name.sun_path) - 1);
-  std::memcpy(address.name.sun_path, name.data(), name.size());
-  if (abstract) address.name.sun_path[0] = 0;
-  address.length =
-      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size() + (abstract ? 0 : 1));
-  return address;
-}
-
-Result<base::UniqueFd> unix_socket() {
-  base::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return fail_errno("cannot create a socket");
-  return fd;
-}
-
-}  // namespace
-
-Result<base::UniqueFd> connect_unix_socket(const std::string& name) {
-  TRY_ASSIGN(const Address address, address_of(name));
-  TRY_ASSIGN(base::UniqueFd fd, unix_socket());
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) != 0)
-    return fail_errno("cannot connect to {}", name);
-  return fd;
-}
-
-Result<base::UniqueFd> listen_unix_socket(const std::string& name) {
-  TRY_ASSIGN(const Address address, address_of(name));
-  TRY_ASSIGN(base::UniqueFd fd, unix_socket());
-  if (name.front() != '@') ::unlink(name.c_str());
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) != 0 ||
-      ::listen(fd.get(), 16) != 0)
-    return fail_errno("cannot listen on {}", name);
-  return fd;
-}
 
 Result<> Conversation::wait(short events) {
   const int limit = patience_ns_ == 0

@@ -10,10 +10,6 @@
 
 namespace smol::machines {
 
-// A Unix socket by path, or by "@name" in the abstract name space.
-Result<base::UniqueFd> connect_unix_socket(const std::string& name);
-Result<base::UniqueFd> listen_unix_socket(const std::string& name);
-
 class Conversation {
  public:
   enum class Reading : u8 {

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include <atomic>
 #include <thread>
 
+#include "base/unix_socket.h"
 #include "machines/agent_client.h"
 #include "machines/conversation.h"
 #include "machines/stream_pair.h"
@@ -21,23 +21,12 @@ namespace smol::machines {
 namespace {
 
 constexpr int kMostConnections = 64;
+constexpr int kBacklog = 16;
 
 struct Listener {
   ExposedSocket socket;
   base::UniqueFd fd;
 };
-
-// A socket that a killed process left is in nobody's way.
-Result<> remove_stale(const std::string& path) {
-  struct stat status{};
-  if (::lstat(path.c_str(), &status) != 0) return {};
-  if (!S_ISSOCK(status.st_mode))
-    return fail("--expose-socket {}: it is there already, and is no socket", path);
-  if (connect_unix_socket(path))
-    return fail("--expose-socket {}: somebody listens there already", path);
-  if (::unlink(path.c_str()) != 0) return fail_errno("--expose-socket {}: cannot replace it", path);
-  return {};
-}
 
 void remove_all(const std::vector<Listener>& listeners) {
   for (const Listener& each : listeners) ::unlink(each.socket.host.c_str());
@@ -46,18 +35,12 @@ void remove_all(const std::vector<Listener>& listeners) {
 Result<std::vector<Listener>> listen_to_all(const std::vector<ExposedSocket>& sockets) {
   std::vector<Listener> listeners;
   for (const ExposedSocket& socket : sockets) {
-    auto made = remove_stale(socket.host);
-    if (made) {
-      auto fd = listen_unix_socket(socket.host);
-      if (fd) {
-        ::chmod(socket.host.c_str(), 0600);
-        listeners.push_back({.socket = socket, .fd = std::move(*fd)});
-        continue;
-      }
-      made = wrap(fd.error(), "--expose-socket {}", socket.host);
+    auto fd = base::listen_unix(socket.host, kBacklog, SOCK_NONBLOCK);
+    if (!fd) {
+      remove_all(listeners);
+      return wrap(fd.error(), "--expose-socket {}", socket.host);
     }
-    remove_all(listeners);
-    return std::unexpected(made.error());
+    listeners.push_back({.socket = socket, .fd = std::move(*fd)});
   }
   return listeners;
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 
+#include "base/unix_socket.h"
 #include "guest/protocol/protocol.h"
 #include "machines/conversation.h"
 
@@ -25,7 +26,7 @@ class FakeAgent {
     char name[] = "/tmp/fake-agent-XXXXXX";
     folder_ = ::mkdtemp(name);
     path_ = folder_ + "/v.sock";
-    auto listener = listen_unix_socket(path_);
+    auto listener = base::listen_unix(path_, 16);
     EXPECT_TRUE(listener.has_value());
     listener_ = std::move(*listener);
     thread_ = std::thread([this, script = std::move(script), greeting = std::move(greeting)] {

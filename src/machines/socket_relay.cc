@@ -1,17 +1,17 @@
 #include "machines/socket_relay.h"
 
-#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 
-#include "machines/conversation.h"
+#include "base/unix_socket.h"
 #include "machines/stream_pair.h"
 
 namespace smol::machines {
 namespace {
 
 constexpr std::size_t kMostPairs = 256;
+constexpr int kBacklog = 16;
 
 }  // namespace
 
@@ -25,9 +25,8 @@ Result<std::unique_ptr<SocketRelay>> SocketRelay::create(base::EventLoop& loop,
   std::unique_ptr<SocketRelay> relay(new SocketRelay(loop));
   for (const HostSocket& socket : sockets) {
     auto listener = std::make_unique<Listener>();
-    TRY_ASSIGN(listener->fd, listen_unix_socket(fmt::format("@{}_{}", socket_name, socket.port)));
-    if (::fcntl(listener->fd.get(), F_SETFL, O_NONBLOCK) != 0)
-      return fail_errno("cannot set up a socket");
+    TRY_ASSIGN(listener->fd, base::listen_unix(fmt::format("@{}_{}", socket_name, socket.port),
+                                               kBacklog, SOCK_NONBLOCK));
     listener->target = socket.path;
     TRY(loop.add(listener->fd.get(), EPOLLIN,
                  [self = relay.get(), at = listener.get()](u32) { self->accept(*at); }));
@@ -58,7 +57,7 @@ void SocketRelay::accept(const Listener& listener) {
       ::getsockopt(guest.get(), SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0 ||
       credentials.pid != monitor_ || pairs_.size() >= kMostPairs)
     return;
-  auto target = connect_unix_socket(listener.target);
+  auto target = base::connect_unix(listener.target);
   if (!target) return;
   auto pair = std::make_unique<Pair>();
   pair->sides[0].fd = std::move(guest);

@@ -7,7 +7,7 @@
 
 #include <thread>
 
-#include "machines/conversation.h"
+#include "base/unix_socket.h"
 
 namespace smol::machines {
 namespace {
@@ -16,7 +16,7 @@ struct Ground {
   std::string name = fmt::format("relay-test-{}", ::getpid());
   std::string target_name = "@" + name + "-target";
   std::unique_ptr<base::EventLoop> loop = std::move(*base::EventLoop::create());
-  base::UniqueFd target = std::move(*listen_unix_socket(target_name));
+  base::UniqueFd target = std::move(*base::listen_unix(target_name, 16));
   std::unique_ptr<SocketRelay> relay =
       std::move(*SocketRelay::create(*loop, name, {{5000, target_name}, {5001, "@nobody-there"}}));
   std::thread runner;
@@ -29,7 +29,7 @@ struct Ground {
     if (runner.joinable()) runner.join();
   }
   base::UniqueFd connect(int port) {
-    return std::move(*connect_unix_socket(fmt::format("@{}_{}", name, port)));
+    return std::move(*base::connect_unix(fmt::format("@{}_{}", name, port)));
   }
 };
 
