@@ -260,14 +260,17 @@ TEST(Client, HttpsToAPlainServerIsNamed) {
 }
 
 TEST(Client, NobodyThere) {
-  u16 port = 0;
-  {
-    Server server([](const std::string&) { return ""; });
-    port = server.port;
-  }
+  // Bound, so that nobody else takes the port, and not listening.
+  const base::UniqueFd bound(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(bound.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ::getsockname(bound.get(), reinterpret_cast<sockaddr*>(&address), &size);
   Url url;
   url.host = "localhost";
-  url.port = port;
+  url.port = ntohs(address.sin_port);
   auto response = Client(quick()).send(get(url));
   ASSERT_FALSE(response);
   EXPECT_EQ(response.error().problem, Problem::kConnect);

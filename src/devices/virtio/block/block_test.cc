@@ -90,7 +90,7 @@ struct BlockTest : ::testing::Test {
   // Runs the loop until done() says so.
   template <class Done>
   void run_until(Done done) {
-    for (int i = 0; i < 1000 && !done(); ++i) ASSERT_TRUE(loop->run_once(10));
+    for (int i = 0; i < 10'000 && !done(); ++i) ASSERT_TRUE(loop->run_once(10));
     ASSERT_TRUE(done());
   }
   // Serves the queue until its next request was answered, or the device gave up.

@@ -288,10 +288,13 @@ TEST_F(NetDevice, BackendThatCannotStart) {
 }
 
 TEST_F(NetDevice, RateLimits) {
-  open({.mac = kGuestMac,
-        .rate_limit = {.bandwidth = {.size = 1000, .one_time_burst = 0, .refill_ms = 20},
-                       .operations = {}}});
-  add_room(20, 2000);
+  const auto open_with = [&](u64 refill_ms) {
+    open({.mac = kGuestMac,
+          .rate_limit = {.bandwidth = {.size = 1000, .one_time_burst = 0, .refill_ms = refill_ms},
+                         .operations = {}}});
+    add_room(20, 2000);
+  };
+  open_with(3'600'000);  // nothing comes back while the test looks
   for (int i = 0; i < 4; ++i) send(frame(600));
   EXPECT_EQ(backend->sent.size(), 2u);
   {
@@ -299,7 +302,13 @@ TEST_F(NetDevice, RateLimits) {
     int given = 0;
     while (backend->give(frame(600))) ++given;
     EXPECT_EQ(given, 2) << "each direction has its own";
-    backend->waiting = {frame(600)};
+  }
+  open_with(20);
+  for (int i = 0; i < 4; ++i) send(frame(600));
+  {
+    auto lock = locked();
+    backend->waiting.assign(4, frame(600));
+    backend->room_again();
   }
   // Timers of the loop open the gates again; the frames wait, they are not lost.
   for (int i = 0; i < 1000 && (backend->sent.size() < 4 || !backend->waiting.empty()); ++i) {
