@@ -34,11 +34,15 @@ struct Flag {
   std::string_view short_name, long_name;
   bool Arguments::* value;
 };
-constexpr Flag kFlags[] = {
-    {"", "--net", &Arguments::net},         {"-i", "--interactive", &Arguments::interactive},
-    {"-t", "--tty", &Arguments::tty},       {"-T", "--no-tty", &Arguments::no_tty},
-    {"-d", "--detach", &Arguments::detach}, {"-f", "--force", &Arguments::force},
-    {"", "--verbose", &Arguments::verbose}, {"", "--json", &Arguments::json}};
+constexpr Flag kFlags[] = {{"", "--net", &Arguments::net},
+                           {"-i", "--interactive", &Arguments::interactive},
+                           {"-t", "--tty", &Arguments::tty},
+                           {"-T", "--no-tty", &Arguments::no_tty},
+                           {"-d", "--detach", &Arguments::detach},
+                           {"-f", "--force", &Arguments::force},
+                           {"", "--verbose", &Arguments::verbose},
+                           {"", "--json", &Arguments::json},
+                           {"-P", "--publish-all", &Arguments::publish_all}};
 
 bool set_flag(std::string_view word, Arguments& out) {
   for (const Flag& flag : kFlags)
@@ -196,10 +200,13 @@ std::string help_text(std::string_view program) {
       "{0} run [OPTIONS] [--] [ARGUMENTS...]\n"
       "{0} start [OPTIONS] [--] [ARGUMENTS...]  run in the background\n"
       "{0} exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] [--] COMMAND...  in what was started\n"
-      "{0} shell | stop [-f] | status [--json]\n"
+      "{0} shell | stop [-f] [--timeout 10s]\n"
+      "{0} status [--json]                   whether it runs, and is well (asks its health "
+      "command)\n"
       "{0} info [--json]                     what is in this file; checks every byte\n"
       "\n"
       "  -p HOST:GUEST        publish a port        -v HOST:GUEST[:ro]  share a directory\n"
+      "  -P, --publish-all    publish the ports that were packed as exposed on free ones\n"
       "  -e NAME[=VALUE]      environment           -w DIR              working directory\n"
       "  -u USER              user                  --entrypoint PROGRAM\n"
       "  --mem MIB            memory                --cpus N\n"

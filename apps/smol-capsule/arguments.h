@@ -26,7 +26,7 @@ struct Arguments {
   std::string workdir, user, entrypoint;
   u64 memory_mib = 0, cpus = 0;  // 0: as packed
   bool net = false, interactive = false, tty = false, no_tty = false, json = false, force = false;
-  bool verbose = false, detach = false;
+  bool verbose = false, detach = false, publish_all = false;
   u64 timeout_ns = 0;
   std::string timeout_text;
   std::string accel;               // "": auto

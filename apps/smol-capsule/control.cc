@@ -16,8 +16,9 @@ namespace capsule {
 namespace {
 
 constexpr u64 kSecond = 1'000'000'000;
-constexpr u64 kGrace = 10 * kSecond;  // that the guest has to end by itself
+constexpr u64 kGrace = 10 * kSecond;  // that the guest has to end by itself; --timeout
 constexpr int kAfterGraceMs = 5'000;
+constexpr u64 kMostGraceMs = 3'600'000;
 
 Instance instance_of(const Arguments& arguments, const Contents& contents) {
   return find_instance(arguments.name.empty() ? contents.config().name : arguments.name);
@@ -42,12 +43,12 @@ Result<int> execute(const Arguments& arguments, const Contents& contents) {
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   if (arguments.tty && !terminal) return fail("-t needs a terminal on standard input");
   machines::ExecOptions options;
+  options.program = packed_surroundings(config);
   options.program.arguments =
       shell ? std::vector<std::string>{"sh", "-c", "exec \"${SHELL:-sh}\" -l"} : arguments.words;
-  options.program.environment = config.env;
-  merge_environment(options.program.environment, arguments.environment);
-  options.program.directory = arguments.workdir.empty() ? config.workdir : arguments.workdir;
-  options.program.user = arguments.user.empty() ? config.user : arguments.user;
+  machines::merge_environment(options.program.environment, arguments.environment);
+  if (!arguments.workdir.empty()) options.program.directory = arguments.workdir;
+  if (!arguments.user.empty()) options.program.user = arguments.user;
   options.program.tty = (shell && terminal) || arguments.tty;
   options.interactive = shell || arguments.interactive;
   options.timeout_ns = arguments.timeout_ns;
@@ -61,9 +62,12 @@ Result<int> execute(const Arguments& arguments, const Contents& contents) {
 Result<int> stop(const Arguments& arguments, const Contents& contents) {
   const Instance instance = instance_of(arguments, contents);
   TRY_ASSIGN(const Running running, need_running(instance));
+  const u64 grace = arguments.timeout_ns != 0 ? arguments.timeout_ns : kGrace;
   bool ended = false;
-  if (!arguments.force && machines::AgentClient(instance.socket, 5 * kSecond).shutdown(kGrace))
-    ended = ended_within(running, static_cast<int>(kGrace / 1'000'000) + kAfterGraceMs);
+  // The guest sends the stop signal that was packed to the main program, and kills it after grace.
+  if (!arguments.force && machines::AgentClient(instance.socket, 5 * kSecond).shutdown(grace))
+    ended = ended_within(
+        running, static_cast<int>(std::min<u64>(grace / 1'000'000, kMostGraceMs)) + kAfterGraceMs);
   for (const int number : {SIGTERM, SIGKILL}) {
     if (ended) break;
     signal_monitor(running, number);
@@ -71,23 +75,9 @@ Result<int> stop(const Arguments& arguments, const Contents& contents) {
   }
   if (!ended) return fail("'{}': its monitor (PID: {}) does not end", instance.name, running.pid);
   if (instance.socket.front() != '@') ::unlink(instance.socket.c_str());
+  if (!instance.ports.empty()) ::unlink(instance.ports.c_str());
   std::printf("Stopped: %s\n", instance.name.c_str());
   return 0;
-}
-
-Result<int> status(const Arguments& arguments, const Contents& contents) {
-  const Instance instance = instance_of(arguments, contents);
-  TRY_ASSIGN(const auto running, find_running(instance));
-  const char* const name = instance.name.c_str();
-  if (arguments.json) {
-    std::printf("{\"name\":\"%s\",\"state\":\"%s\",\"pid\":%d}\n", name,
-                running ? "running" : "stopped", running ? running->pid : 0);
-  } else if (running) {
-    std::printf("Capsule '%s': running (PID: %d)\n", name, running->pid);
-  } else {
-    std::printf("Capsule '%s': not running\n", name);
-  }
-  return running ? 0 : 1;
 }
 
 }  // namespace capsule

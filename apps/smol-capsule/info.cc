@@ -2,29 +2,55 @@
 #include <cstdio>
 
 #include "commands.h"
+#include "json.h"
 
 namespace capsule {
 namespace {
 
 std::string_view yes_no(bool value) { return value ? "true" : "false"; }
 
-std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    if (static_cast<unsigned char>(c) < 0x20) {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
 std::string joined(const std::vector<std::string>& words) {
   std::string out;
   for (const std::string& word : words) out += (out.empty() ? "" : " ") + word;
   return out;
+}
+
+// "8080:80/tcp" published, "80/tcp" only exposed.
+std::vector<std::string> port_texts(const image::PackedConfig& config) {
+  std::vector<std::string> out;
+  for (const image::PackedPort& port : config.ports)
+    out.push_back(port.host != 0 ? fmt::format("{}:{}/{}", port.host, port.guest, port.protocol)
+                                 : fmt::format("{}/{}", port.guest, port.protocol));
+  return out;
+}
+
+// What the program brings along besides its words.
+std::string surroundings_json(const image::PackedConfig& config) {
+  std::string labels;
+  for (const auto& [key, value] : config.labels)
+    labels += (labels.empty() ? "" : ",") + quoted(key) + ":" + quoted(value);
+  std::string health = "null";
+  if (const auto& check = config.healthcheck)
+    health = fmt::format(
+        "{{\"test\":{},\"interval_ms\":{},\"timeout_ms\":{},\"start_period_ms\":{},"
+        "\"retries\":{}}}",
+        quoted_list(check->test), check->interval_ms, check->timeout_ms, check->start_period_ms,
+        check->retries);
+  return fmt::format(
+      "\"ports\":{},\"volumes\":{},\"stop_signal\":{},\"labels\":{{{}}},\"healthcheck\":{}",
+      quoted_list(port_texts(config)), quoted_list(config.volumes), quoted(config.stop_signal),
+      labels, health);
+}
+
+void print_surroundings(const image::PackedConfig& config) {
+  const auto line = [](const char* what, const std::string& text) {
+    if (!text.empty()) std::printf("  %s %s\n", what, text.c_str());
+  };
+  line("ports", joined(port_texts(config)));
+  line("volumes", joined(config.volumes));
+  line("stop signal", config.stop_signal);
+  if (config.healthcheck) line("health command", joined(config.healthcheck->test));
+  for (const auto& [key, value] : config.labels) line("label", key + "=" + value);
 }
 
 void print_json(const image::Container& container, const image::PackedConfig& config) {
@@ -37,11 +63,11 @@ void print_json(const image::Container& container, const image::PackedConfig& co
         section.size, container.base() + section.offset, section.stored_size,
         image::to_hex(section.digest));
   std::printf(
-      "{\"name\":%s,\"image\":%s,\"entrypoint\":%s,\"cpus\":%u,\"memory_mib\":%llu,"
+      "{\"name\":%s,\"image\":%s,\"entrypoint\":%s,\"cpus\":%u,\"memory_mib\":%llu,%s,"
       "\"signed\":%s,\"intact\":true,\"sections\":[%s]}\n",
       quoted(config.name).c_str(), quoted(config.image).c_str(),
       quoted(joined(config.entrypoint)).c_str(), config.cpus,
-      static_cast<unsigned long long>(config.memory_mib),
+      static_cast<unsigned long long>(config.memory_mib), surroundings_json(config).c_str(),
       std::string(yes_no(container.signature().present)).c_str(), sections.c_str());
 }
 
@@ -60,6 +86,7 @@ Result<int> show_info(const Arguments& arguments, const Contents& contents) {
   std::printf("  runs %s\n", joined(config.entrypoint).c_str());
   std::printf("  CPUs: %u, Memory: %llu MiB\n", config.cpus,
               static_cast<unsigned long long>(config.memory_mib));
+  print_surroundings(config);
   std::printf("  %s\n",
               container.signature().present
                   ? ("signed, key " + image::key_id_text(container.signature().key_id)).c_str()

@@ -41,10 +41,12 @@ Instance find_instance(const std::string& name) {
   std::string folder = private_folder("XDG_RUNTIME_DIR", "smol-capsule");
   if (folder.empty()) folder = private_folder("HOME", ".local/state/smol-capsule");
   if (folder.empty() || folder.size() + name.size() + 6 > kSocketLimit)
-    return {
-        .name = name, .socket = fmt::format("@smol-capsule-{}-{}", ::geteuid(), name), .log = ""};
-  return {
-      .name = name, .socket = folder + "/" + name + ".sock", .log = folder + "/" + name + ".log"};
+    return {.name = name,
+            .socket = fmt::format("@smol-capsule-{}-{}", ::geteuid(), name),
+            .log = "",
+            .ports = ""};
+  const std::string stem = folder + "/" + name;
+  return {.name = name, .socket = stem + ".sock", .log = stem + ".log", .ports = stem + ".ports"};
 }
 
 Result<std::optional<Running>> find_running(const Instance& instance) {

@@ -18,6 +18,7 @@ struct Instance {
   std::string name;
   std::string socket;  // path, or "@name"
   std::string log;     // the guest's console and the monitor's errors; "": kept nowhere
+  std::string ports;   // file with the published ports, a line each; "": kept nowhere
 };
 
 Instance find_instance(const std::string& name);

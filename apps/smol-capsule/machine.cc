@@ -1,41 +1,51 @@
 #include "machine.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/time.h"
 #include "guest/protocol/cmdline.h"
 #include "guest/protocol/protocol.h"
+#include "machines/image_spec.h"
 #include "monitor.h"
 
 namespace capsule {
 namespace {
 
-std::string published(const machines::Port& port) {
-  const bool six = port.address.find(':') != std::string::npos;
-  return fmt::format("{}:{}{}{}:{}:{}", port.udp ? "udp" : "tcp", six ? "[" : "", port.address,
-                     six ? "]" : "", port.host, port.guest);
-}
-
-Result<> add_network(const Arguments& arguments, const image::PackedConfig& config, Plan& plan) {
+// Published ports of the command line replace those that were packed; -P adds what was packed as
+// exposed and is not published otherwise.
+Result<std::vector<machines::Port>> ports_of(const Arguments& arguments,
+                                             const image::PackedConfig& config) {
   std::vector<machines::Port> ports = arguments.ports;
-  // Published ports of the command line replace those that were packed.
   if (ports.empty())
     for (const image::PackedPort& port : config.ports)
       if (port.host != 0)
         ports.push_back({.host = port.host, .guest = port.guest, .udp = port.protocol == "udp"});
-  if (!config.net && !arguments.net && ports.empty()) return {};
+  if (!arguments.publish_all) return ports;
+  for (const image::PackedPort& exposed : config.ports) {
+    const bool udp = exposed.protocol == "udp";
+    if (std::ranges::any_of(ports, [&](const machines::Port& port) {
+          return port.guest == exposed.guest && port.udp == udp;
+        }))
+      continue;
+    machines::Port port{.guest = exposed.guest, .udp = udp};
+    TRY_ASSIGN(port.host, machines::free_port(port.address, udp));
+    ports.push_back(std::move(port));
+  }
+  return ports;
+}
+
+Result<> add_network(const Arguments& arguments, const image::PackedConfig& config, Plan& plan) {
+  TRY_ASSIGN(plan.ports, ports_of(arguments, config));
+  if (!config.net && !arguments.net && plan.ports.empty()) return {};
   vmm::NetConfig net;
   net.mode = vmm::NetMode::kUser;
-  for (const machines::Port& port : ports) {
+  for (const machines::Port& port : plan.ports) {
     TRY(machines::check_port(port));
-    net.publish.push_back(published(port));
+    net.publish.push_back(machines::publish_text(port));
   }
   plan.machine.nets.push_back(std::move(net));
-  plan.setup.networks.push_back({.interface = "eth0",
-                                 .addresses = {"10.0.2.15/24", "fd00:0:0:2::15/64"},
-                                 .gateways = {"10.0.2.2", "fe80::2"},
-                                 .dns = {"10.0.2.3"},
-                                 .search = {}});
+  plan.setup.networks.push_back(machines::user_network());
   return {};
 }
 
@@ -62,10 +72,16 @@ Result<> add_program(const Arguments& arguments, const image::PackedConfig& conf
   program.arguments.insert(program.arguments.end(), words.begin(), words.end());
   if (program.arguments.empty())
     return fail("this capsule has no entry point: say which program to run");
-  program.environment = config.env;
-  merge_environment(program.environment, arguments.environment);
-  program.directory = arguments.workdir.empty() ? config.workdir : arguments.workdir;
-  program.user = arguments.user.empty() ? config.user : arguments.user;
+  const machines::RunConfig packed_program = packed_surroundings(config);
+  program.environment = packed_program.environment;
+  machines::merge_environment(program.environment, arguments.environment);
+  program.directory = arguments.workdir.empty() ? packed_program.directory : arguments.workdir;
+  program.user = arguments.user.empty() ? packed_program.user : arguments.user;
+  if (!config.stop_signal.empty()) {
+    const auto number = machines::signal_number(config.stop_signal);
+    if (!number) return fail("the packed stop signal '{}' is no signal", config.stop_signal);
+    plan.stop_signal = *number;
+  }
   return {};
 }
 
@@ -99,12 +115,12 @@ Result<> add_engine(const Arguments& arguments, const image::PackedConfig& confi
 
 }  // namespace
 
-void merge_environment(std::vector<std::string>& entries, const std::vector<std::string>& over) {
-  for (const std::string& entry : over) {
-    const std::string name = entry.substr(0, entry.find('=') + 1);
-    std::erase_if(entries, [&](const auto& old) { return old.starts_with(name); });
-    entries.push_back(entry);
-  }
+machines::RunConfig packed_surroundings(const image::PackedConfig& config) {
+  machines::RunConfig program;
+  program.environment = config.env;
+  program.directory = config.workdir;
+  program.user = config.user;
+  return program;
 }
 
 Result<Plan> plan_machine(const Arguments& arguments, const image::PackedConfig& config,
@@ -114,6 +130,10 @@ Result<Plan> plan_machine(const Arguments& arguments, const image::PackedConfig&
   TRY(add_network(arguments, config, plan));
   add_volumes(arguments, plan);
   TRY(add_program(arguments, config, plan));
+  // Data of the program's own goes there: a directory of -v, else the overlay.
+  plan.setup.folders = config.volumes;
+  if (!config.workdir.empty() && config.workdir != "/")
+    plan.setup.folders.push_back(config.workdir);
   plan.setup.hostname = config.name;
   plan.setup.time_ns = base::realtime_ns();
   if (has_root)

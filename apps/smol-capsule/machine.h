@@ -11,14 +11,16 @@ namespace capsule {
 struct Plan {
   vmm::MachineConfig machine;  // without kernel, initramfs, root and socket device
   machines::GuestSetup setup;
-  machines::RunConfig program;  // the entry point
+  machines::RunConfig program;        // the entry point
+  int stop_signal = 0;                // 0: SIGTERM
+  std::vector<machines::Port> ports;  // published; of -P with the ports that were free
 };
 
 Result<Plan> plan_machine(const Arguments& arguments, const image::PackedConfig& config,
                           bool has_root);
 
-// Entries over those that have the same name.
-void merge_environment(std::vector<std::string>& entries, const std::vector<std::string>& over);
+// Entry point's surroundings for another program of the same machine: exec, health command.
+machines::RunConfig packed_surroundings(const image::PackedConfig& config);
 
 // The monitor, in this process: reads kernel, initramfs and root out of the file. socket: of the
 // socket device. Gives the exit status.

@@ -18,10 +18,18 @@ namespace {
 
 std::atomic<vmm::Machine*> g_machine{nullptr};
 std::atomic<bool> g_damaged{false};
+// Wakes the first thread out of give_text_back: a stop from outside is no end of the guest's own,
+// and the signal may come to any thread.
+std::atomic<int> g_ended{-1};
+
+void stop_running(vmm::Machine& machine) {
+  machine.stop();
+  if (const int ended = g_ended.load(); ended >= 0) base::signal_eventfd(ended);
+}
 
 void stop_machine(int) {
   if (vmm::Machine* const machine = g_machine.load()) {
-    machine->stop();
+    stop_running(*machine);
   } else {
     ::_exit(0);  // nothing runs yet
   }
@@ -75,11 +83,13 @@ Result<int> run(const vmm::MachineConfig& config, const Loaded& loaded) {
   TRY(vmm::confine(config, true, nobody));
   TRY_ASSIGN(const base::UniqueFd ended, base::create_eventfd());
   machine->on_end([&ended] { base::signal_eventfd(ended.get()); });
+  g_ended = ended.get();
   g_machine = machine.get();
   TRY(machine->start());
   give_text_back(ended.get());
   const std::optional<vmm::MachineEnd> end = machine->wait();
   g_machine = nullptr;
+  g_ended = -1;
   if (g_damaged) return 1;
   if (end->reason == vmm::EndReason::kFailed) return fail("{}", end->text);
   return status_of(*end);
@@ -96,7 +106,7 @@ void drop_text() {
 void end_monitor(const Error& why) {
   if (g_damaged.exchange(true)) return;
   std::fprintf(stderr, "Error: %s\n", why.chain().c_str());
-  if (vmm::Machine* const machine = g_machine.load()) machine->stop();
+  if (vmm::Machine* const machine = g_machine.load()) stop_running(*machine);
 }
 
 int run_monitor(const vmm::MachineConfig& config, const Loaded& loaded) {

@@ -38,6 +38,9 @@ Result<int> run_foreground(const Arguments& arguments, const Contents& contents)
     return run_packed(contents, plan.machine, socket);
   };
   options.started = drop_text;
+  if (arguments.publish_all)
+    for (const machines::Port& port : plan.ports)
+      std::fprintf(stderr, "Published: %s\n", machines::to_text(port).c_str());
   TRY_ASSIGN(const machines::RunOutcome outcome, machines::RunSession::run(std::move(options)));
   if (!outcome.message.empty()) std::fprintf(stderr, "Error: %s\n", outcome.message.c_str());
   return outcome.status;

@@ -60,7 +60,21 @@ machines::GuestService main_service(const Plan& plan) {
   main.name = "main";
   main.program = plan.program;
   main.main = true;
+  main.stop_signal = plan.stop_signal;
   return main;
+}
+
+// For `status`; what cannot be kept is only not shown there.
+void keep_ports(const Instance& instance, const Plan& plan) {
+  if (instance.ports.empty()) return;
+  std::string text;
+  for (const machines::Port& port : plan.ports) text += machines::to_text(port) + "\n";
+  ::unlink(instance.ports.c_str());
+  if (text.empty()) return;
+  const auto file = base::open_file(instance.ports, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  if (file)
+    (void)base::write_all(file->get(), {reinterpret_cast<const u8*>(text.data()), text.size()},
+                          instance.ports);
 }
 
 }  // namespace
@@ -90,7 +104,11 @@ Result<int> start(const Arguments& arguments, const Contents& contents) {
     if (!why.empty()) return fail("cannot start '{}': {}", instance.name, why);
     return wrap(booted.error(), "cannot start '{}'", instance.name);
   }
+  keep_ports(instance, plan);
   std::printf("Started: %s (PID: %d)\n", instance.name.c_str(), child);
+  if (arguments.publish_all)
+    for (const machines::Port& port : plan.ports)
+      std::printf("Published: %s\n", machines::to_text(port).c_str());
   return 0;
 }
 

@@ -12,8 +12,7 @@
 
 #include "base/time.h"
 #include "default_image.h"
-#include "guest/protocol/protocol.h"
-#include "machines/agent_client.h"
+#include "machines/health.h"
 #include "machines/launch.h"
 #include "options.h"
 
@@ -101,15 +100,7 @@ Result<Watch> read_watch(const Invocation& invocation, const machines::MachineSp
 std::string ask_health(const Watch& watch, const Record& record) {
   machines::RunConfig program;
   program.arguments = watch.health;
-  const auto end =
-      machines::AgentClient(machines::vsock_socket(record), watch.health_timeout + 5 * kSecond)
-          .run(program, watch.health_timeout);
-  if (!end) return end.error().chain();
-  if (end->kind == SMOL_EXIT_STATUS && end->value == 0) return "";
-  if (end->kind == SMOL_EXIT_TIMEOUT) return "the health command ran out of time";
-  return end->kind == SMOL_EXIT_STATUS
-             ? fmt::format("the health command ended with status {}", end->value)
-             : fmt::format("the health command failed ({})", end->text);
+  return machines::ask_health(machines::vsock_socket(record), program, watch.health_timeout);
 }
 
 struct Ended {

@@ -133,17 +133,22 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   machines::MachineSpec spec;
   spec.name = name;
   machines::ProgramChoice choice;
+  Invocation asked = invocation;  // and what the Smolfile asks for
   if (invocation.has("from")) TRY(apply_packed(invocation, spec));
   if (invocation.has("smolfile")) {
     TRY_ASSIGN(const auto file, image::read_smolfile(invocation.text("smolfile")));
-    TRY(machines::apply_smolfile(file, spec));
+    const bool packs = std::string_view(invocation.verb->path) == "pack create";
+    TRY(packs ? machines::apply_smolfile_packed(file, spec) : machines::apply_smolfile(file, spec));
     if (file.build && !invocation.has("image") && !invocation.has("rootfs")) {
       TRY_ASSIGN(const auto store, open_images());
       TRY_ASSIGN(const auto image, build_smolfile(store, {.smolfile = file.path, .quiet = true}));
       spec.image = image.reference;
     }
-    choice.entrypoint = file.entrypoint;
-    choice.command = file.cmd;
+    choice.entrypoint =
+        packs && file.artifact.entrypoint ? file.artifact.entrypoint : file.entrypoint;
+    choice.command = packs && file.artifact.cmd ? file.artifact.cmd : file.cmd;
+    if (packs && !file.artifact.platform.empty())
+      asked.values.try_emplace("oci-platform", std::vector{file.artifact.platform});
   }
   spec.cpus = invocation.number("cpus", spec.cpus);
   spec.memory_mib = invocation.number("mem", spec.memory_mib);
@@ -165,7 +170,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   TRY_ASSIGN(spec.expose_socket, exposed_of(invocation));
   spec.ssh_agent = spec.ssh_agent || invocation.has("ssh-agent");
   TRY(machines::validate(spec));  // before anything is pulled
-  TRY_ASSIGN(const std::size_t entrypoint_words, choose_root(invocation, choice, spec));
+  TRY_ASSIGN(const std::size_t entrypoint_words, choose_root(asked, choice, spec));
   if (entrypoint != nullptr) *entrypoint = entrypoint_words;
   TRY(machines::validate(spec));
   return spec;

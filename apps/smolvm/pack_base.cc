@@ -16,11 +16,6 @@ namespace {
 
 using namespace smol;
 
-Result<std::string> shared_folder() {
-  TRY_ASSIGN(const std::string data, machines::data_dir());
-  return data + "/packs";
-}
-
 Result<> share(const std::string& folder, ConstByteSpan bytes) {
   const std::string path = fmt::format("{}/{}", folder, image::to_hex(image::digest_of(bytes)));
   if (::access(path.c_str(), R_OK) == 0) return {};
@@ -42,6 +37,13 @@ Result<base::UniqueFd> in_memory(ConstByteSpan bytes, const char* what) {
 }
 
 }  // namespace
+
+Result<std::string> packs_folder() {
+  TRY_ASSIGN(const std::string data, machines::data_dir());
+  const std::string folder = data + "/packs";
+  TRY(machines::make_folders(folder));
+  return folder;
+}
 
 Result<PackKernel> choose_kernel(const std::string& asked, u64 cpus) {
   if (asked == "micro" && cpus > 1)
@@ -67,34 +69,57 @@ Result<std::string> find_runtime() {
 }
 
 Result<> share_base(const std::string& kernel, ConstByteSpan init) {
-  TRY_ASSIGN(const std::string folder, shared_folder());
-  TRY(machines::make_folders(folder));
+  TRY_ASSIGN(const std::string folder, packs_folder());
   TRY_ASSIGN(const auto bytes, base::read_file(kernel));
   TRY(share(folder, bytes));
   return share(folder, init);
 }
 
-Result<base::UniqueFd> shared_file(const std::string& digest, const char* what) {
-  const auto matches = [&](ConstByteSpan bytes) {
-    return image::to_hex(image::digest_of(bytes)) == digest;
-  };
-  if (digest.find_first_not_of("0123456789abcdef") != std::string::npos)
-    return fail("the pack names its {} by '{}', which is no digest", what, digest);
-  TRY_ASSIGN(const std::string folder, shared_folder());
-  const std::string path = folder + "/" + digest;
-  if (const auto bytes = base::read_file(path)) {
-    if (!matches(*bytes)) return fail("{} is damaged: its bytes do not have that digest", path);
-    return in_memory(*bytes, what);
+namespace {
+
+// The installed init or kernel with that digest; nothing when there is none.
+Result<std::optional<base::UniqueFd>> installed_part(const std::string& digest, const char* what) {
+  if (image::to_hex(image::digest_of(init_image())) == digest) {
+    TRY_ASSIGN(auto file, in_memory(init_image(), what));
+    return std::optional(std::move(file));
   }
-  if (matches(init_image())) return in_memory(init_image(), what);
   for (const char* const name : {"micro", "full"}) {
     const auto installed = machines::find_kernel(name);
     if (!installed) continue;
-    if (const auto bytes = base::read_file(*installed); bytes && matches(*bytes))
-      return in_memory(*bytes, what);
+    const auto bytes = base::read_file(*installed);
+    if (!bytes || image::to_hex(image::digest_of(*bytes)) != digest) continue;
+    TRY_ASSIGN(auto file, in_memory(*bytes, what));
+    return std::optional(std::move(file));
   }
-  return fail("this pack was split, and its {} {} is neither in {} nor installed", what,
-              digest.substr(0, 16), folder);
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<base::UniqueFd> shared_file(const std::string& pack, const std::string& digest,
+                                   const char* what) {
+  if (digest.size() != 2 * sizeof(image::Digest) ||
+      digest.find_first_not_of("0123456789abcdef") != std::string::npos)
+    return fail("{} names its {} by '{}', which is no digest", pack, what, digest);
+  TRY_ASSIGN(const std::string data, machines::data_dir());
+  const std::size_t slash = pack.rfind('/');
+  const std::string places[] = {slash == std::string::npos ? "." : pack.substr(0, slash),
+                                data + "/packs"};
+  for (const std::string& place : places) {
+    const std::string path = place + "/" + digest;
+    if (::access(path.c_str(), F_OK) != 0) continue;
+    TRY_ASSIGN(const auto bytes, base::read_file(path));
+    if (const auto found = image::to_hex(image::digest_of(bytes)); found != digest)
+      return fail("the {} of {} must have the digest {}, but {} has {}: it is damaged", what, pack,
+                  digest, path, found);
+    return in_memory(bytes, what);
+  }
+  TRY_ASSIGN(auto installed, installed_part(digest, what));
+  if (installed) return std::move(*installed);
+  return fail(
+      "{} was split, and its {} with the digest {} is missing: looked for a file of that name "
+      "in {} and {}, and at the installed ones",
+      pack, what, digest, places[0], places[1]);
 }
 
 Result<std::optional<image::SecretKey>> signing_key(const Invocation& invocation) {

@@ -20,10 +20,16 @@ Result<PackKernel> choose_kernel(const std::string& asked, smol::u64 cpus);
 // The program smol-capsule: beside this one, or $SMOL_CAPSULE.
 Result<std::string> find_runtime();
 
+// DATA/packs, made when it is missing: shared parts, and kernels as they are packed.
+Result<std::string> packs_folder();
+
 // Puts kernel and init into the shared folder, DATA/packs/HEX, where they are not there yet.
 Result<> share_base(const std::string& kernel, smol::ConstByteSpan init);
-// A file of the shared folder, or the installed one with that digest; checked.
-Result<smol::base::UniqueFd> shared_file(const std::string& digest, const char* what);
+// A part that a split pack names by its digest: beside the pack, in the shared folder, or the
+// installed one; checked. what: "kernel", "init". The Error says the digest and where it was
+// looked for.
+Result<smol::base::UniqueFd> shared_file(const std::string& pack, const std::string& digest,
+                                         const char* what);
 
 // --sign-key FILE (a minisign secret key without a password, or with $SMOLVM_KEY_PASSWORD).
 Result<std::optional<smol::image::SecretKey>> signing_key(const Invocation& invocation);

@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <ctime>
 
 #include "default_image.h"
 #include "image/capsule/pack.h"
@@ -82,6 +82,38 @@ Result<Root> make_root(const std::string& path, const std::string& output) {
   return write_root(tree, output, options);
 }
 
+std::optional<image::PackedHealthcheck> health_of(const machines::Health& health) {
+  if (health.command.empty()) return std::nullopt;
+  constexpr u64 kMillisecond = 1'000'000;
+  image::PackedHealthcheck out{.test = health.command};
+  // A day is the format's bound.
+  const auto milliseconds = [](u64 ns, u64 otherwise) {
+    return ns == 0 ? otherwise : std::clamp<u64>(ns / kMillisecond, 1, u64{24} * 3600 * 1000);
+  };
+  out.interval_ms = milliseconds(health.interval_ns, out.interval_ms);
+  out.timeout_ms = milliseconds(health.timeout_ns, out.timeout_ms);
+  out.start_period_ms = milliseconds(health.start_ns, 0);
+  if (health.retries != 0) out.retries = static_cast<u32>(std::min<u64>(health.retries, 1000));
+  return out;
+}
+
+// Published ports, and behind them those that are only exposed.
+std::vector<image::PackedPort> ports_of(const machines::MachineSpec& spec) {
+  std::vector<image::PackedPort> out;
+  const auto add = [&](const machines::Port& port) {
+    const char* const protocol = port.udp ? "udp" : "tcp";
+    if (std::ranges::none_of(out, [&](const image::PackedPort& other) {
+          return other.guest == port.guest && other.protocol == protocol &&
+                 (port.host == 0 || other.host == port.host);
+        }))
+      out.push_back({.host = port.host, .guest = port.guest, .protocol = protocol});
+  };
+  for (const machines::Port& port : spec.ports) add(port);
+  for (const std::string& text : spec.exposed)
+    if (const auto port = machines::parse_exposed(text)) add(*port);
+  return out;
+}
+
 // What `./app ARGUMENTS` replaces is the image's CMD, so entry point and command stay apart.
 image::PackedConfig config_of(const machines::MachineSpec& spec, std::size_t entrypoint) {
   image::PackedConfig config;
@@ -95,9 +127,10 @@ image::PackedConfig config_of(const machines::MachineSpec& spec, std::size_t ent
   config.user = spec.user;
   config.cpus = static_cast<u32>(spec.cpus);
   config.memory_mib = spec.memory_mib;
-  for (const machines::Port& port : spec.ports)
-    config.ports.push_back(
-        {.host = port.host, .guest = port.guest, .protocol = port.udp ? "udp" : "tcp"});
+  config.ports = ports_of(spec);
+  for (const std::string& folder : spec.folders)
+    if (folder != spec.directory) config.volumes.push_back(folder);
+  config.healthcheck = health_of(spec.health);
   config.net = spec.network.enabled;
   config.stop_signal = spec.stop_signal;
   for (const auto& [key, value] : spec.labels) config.labels[key] = value;
@@ -112,16 +145,33 @@ Result<> check_supported(const machines::MachineSpec& spec) {
     return fail("-v: a directory of this host cannot be packed; give it when the capsule runs");
   if (!spec.secret_env.empty() || !spec.secret_file.empty())
     return fail("secrets are not packed: whoever has the file would have them");
+  // What a capsule's configuration has no place for is refused: lost silently it would be missed.
+  if (!spec.init.empty()) return fail("init: a packed machine runs no commands before its program");
+  if (spec.ssh_agent || !spec.mount_socket.empty() || !spec.expose_socket.empty())
+    return fail(
+        "sockets of this host (--ssh-agent, --mount-socket, --expose-socket) are not packed");
+  const machines::Network& network = spec.network;
+  if (!network.segment.empty() || !network.dns.empty() || !network.allow_cidr.empty() ||
+      !network.allow_host.empty())
+    return fail(
+        "a packed machine has no rules for its network (--network, --dns, --allow-cidr, "
+        "--allow-host, or a Smolfile's [network])");
   if (spec.rootfs.empty()) return fail("nothing to pack: -I IMAGE, --rootfs DIR or -s Smolfile");
   if (spec.command.empty())
     return fail("there is no program to run: --entrypoint PROGRAM, or a command behind --");
   return {};
 }
 
-u64 creation_time() {
-  const char* const epoch = std::getenv("SOURCE_DATE_EPOCH");
-  return epoch != nullptr ? std::strtoull(epoch, nullptr, 10)
-                          : static_cast<u64>(std::time(nullptr));
+// The newest time in the root, which no clock is in: the same inputs give the same bytes.
+Result<u64> creation_time(const image::Tree& root) {
+  if (const char* const epoch = std::getenv("SOURCE_DATE_EPOCH"); epoch != nullptr)
+    return std::strtoull(epoch, nullptr, 10);
+  i64 newest = 0;
+  TRY(root.walk([&](const std::string&, image::NodeId id) -> Result<> {
+    newest = std::max(newest, root.node(id).mtime.seconds);
+    return {};
+  }));
+  return static_cast<u64>(newest);
 }
 
 Result<std::string> output_of(const Invocation& invocation) {
@@ -138,10 +188,15 @@ std::string name_from(const std::string& output) {
 }
 
 // What the root holds; of kernel, init and program `pack sbom` says it, as a rebase changes them.
-Result<std::string> sbom_of_root(const Root& root, const std::string& name, u64 created) {
+Result<> describe_root(const Root& root, const std::string& name, image::PackParts& parts) {
   TRY_ASSIGN(const image::Tree tree, image::read_erofs(root.fd.get(), 0, root.size, "the root"));
-  return image::write_sbom(
-      {.name = name, .tool_version = SMOL_VERSION, .created = created, .parts = {}, .root = &tree});
+  TRY_ASSIGN(parts.created, creation_time(tree));
+  TRY_ASSIGN(parts.sbom, image::write_sbom({.name = name,
+                                            .tool_version = SMOL_VERSION,
+                                            .created = parts.created,
+                                            .parts = {},
+                                            .root = &tree}));
+  return {};
 }
 
 }  // namespace
@@ -162,9 +217,10 @@ Result<int> run_pack_create(const Invocation& invocation) {
                          .root = root.fd.get(),
                          .root_size = root.size,
                          .sbom = {},
-                         .created = creation_time()};
+                         .created = 0,
+                         .cache = packs_folder().value_or("")};
   parts.config.extra[image::kExtraKernel] = kernel.kind;
-  TRY_ASSIGN(parts.sbom, sbom_of_root(root, name, parts.created));
+  TRY(describe_root(root, name, parts));
   if (invocation.has("single-file") || !output.ends_with(".smolmachine")) {
     TRY_ASSIGN(parts.program, find_runtime());
   }

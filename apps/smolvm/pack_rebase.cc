@@ -1,6 +1,7 @@
 // `pack rebase`: who patches the kernel in a packed machine? This does.
 #include "default_image.h"
 #include "image/capsule/pack.h"
+#include "pack.h"
 #include "pack_base.h"
 
 namespace smolvm {
@@ -9,7 +10,8 @@ using namespace smol;
 
 Result<int> run_pack_rebase(const Invocation& invocation) {
   const std::string& path = invocation.words[0];
-  TRY_ASSIGN(const auto packed, image::Container::open(path, {}));
+  TRY_ASSIGN(const auto policy, pack_policy(invocation));
+  TRY_ASSIGN(const auto packed, image::Container::open(path, policy));
   const image::Section* const section = packed.find(image::SectionKind::kConfig);
   if (section == nullptr) return fail("{} has no section 'config'", path);
   TRY_ASSIGN(const std::string text, packed.read_section(*section, image::PackedConfig::kMaxText));
@@ -22,11 +24,17 @@ Result<int> run_pack_rebase(const Invocation& invocation) {
   if (asked == "other")
     return fail("{} has a kernel of its own choice: --kernel FILE says which replaces it", path);
   TRY_ASSIGN(const PackKernel kernel, choose_kernel(asked, config.cpus));
-  image::NewBase base{
-      .program = {}, .kernel = kernel.path, .kernel_kind = kernel.kind, .initramfs = init_image()};
+  image::NewBase base{.program = {},
+                      .kernel = kernel.path,
+                      .kernel_kind = kernel.kind,
+                      .initramfs = init_image(),
+                      .cache = packs_folder().value_or("")};
   TRY_ASSIGN(base.program, find_runtime());
   TRY_ASSIGN(const auto key, signing_key(invocation));
-  TRY_ASSIGN(const auto report, image::rebase_pack(path, base, key ? &*key : nullptr));
+  // Before the file names them.
+  if (packed.find(image::SectionKind::kKernel) == nullptr)
+    TRY(share_base(kernel.path, init_image()));
+  TRY_ASSIGN(const auto report, image::rebase_pack(path, base, policy, key ? &*key : nullptr));
   fmt::print("Rebased: {}\n", path);
   for (const auto& change : report.changes)
     fmt::print("  {}: {}\n", change.part,

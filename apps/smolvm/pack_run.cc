@@ -18,11 +18,11 @@ struct Opened {
   base::UniqueFd file, kernel, init;  // kernel, init: of a split pack
 };
 
-Result<base::UniqueFd> shared_part(const image::PackedConfig& config, const char* key,
-                                   const char* what) {
+Result<base::UniqueFd> shared_part(const std::string& path, const image::PackedConfig& config,
+                                   const char* key, const char* what) {
   const auto digest = config.extra.find(key);
-  if (digest == config.extra.end()) return fail("the pack has no {}, and does not name one", what);
-  return shared_file(digest->second, what);
+  if (digest == config.extra.end()) return fail("{} has no {}, and does not name one", path, what);
+  return shared_file(path, digest->second, what);
 }
 
 Result<Opened> open_pack(const std::string& path, const image::VerifyPolicy& policy) {
@@ -36,8 +36,8 @@ Result<Opened> open_pack(const std::string& path, const image::VerifyPolicy& pol
   TRY_ASSIGN(const std::string text,
              container.read_section(*section, image::PackedConfig::kMaxText));
   TRY_ASSIGN(const auto config, image::PackedConfig::parse(text));
-  TRY_ASSIGN(opened.kernel, shared_part(config, image::kExtraKernelDigest, "kernel"));
-  TRY_ASSIGN(opened.init, shared_part(config, image::kExtraInitDigest, "init"));
+  TRY_ASSIGN(opened.kernel, shared_part(path, config, image::kExtraKernelDigest, "kernel"));
+  TRY_ASSIGN(opened.init, shared_part(path, config, image::kExtraInitDigest, "init"));
   return opened;
 }
 
@@ -66,7 +66,8 @@ Result<int> become_capsule(const std::string& path, const image::VerifyPolicy& p
 // Options of ours that a capsule spells alike.
 constexpr const char* kPassed[] = {"port", "volume", "env",        "workdir", "user", "mem",
                                    "cpus", "accel",  "entrypoint", "timeout", "name"};
-constexpr const char* kPassedFlags[] = {"net", "interactive", "tty", "detach", "verbose"};
+constexpr const char* kPassedFlags[] = {"net",    "interactive", "tty",
+                                        "detach", "verbose",     "publish-all"};
 
 Result<std::vector<std::string>> words_of(const Invocation& invocation) {
   std::vector<std::string> words = {"run"};

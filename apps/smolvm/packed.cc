@@ -26,7 +26,10 @@ Result<image::Container> open_packed(const Invocation& invocation) {
 void apply_ports(const image::PackedConfig& config, machines::MachineSpec& spec) {
   spec.network.enabled = config.net;
   for (const image::PackedPort& port : config.ports) {
-    if (port.host == 0) continue;  // only exposed
+    if (port.host == 0) {
+      spec.exposed.push_back(fmt::format("{}/{}", port.guest, port.protocol));
+      continue;
+    }
     machines::Port published;
     published.host = port.host;
     published.guest = port.guest;
@@ -55,6 +58,17 @@ Result<> apply_packed(const Invocation& invocation, machines::MachineSpec& spec)
   spec.user = config.user;
   spec.append = config.kernel_cmdline;
   spec.labels.assign(config.labels.begin(), config.labels.end());
+  spec.stop_signal = config.stop_signal;
+  spec.folders = config.volumes;
+  if (!config.workdir.empty()) spec.folders.push_back(config.workdir);
+  if (const auto& check = config.healthcheck) {
+    constexpr u64 kMillisecond = 1'000'000;
+    spec.health = {.command = check->test,
+                   .interval_ns = check->interval_ms * kMillisecond,
+                   .timeout_ns = check->timeout_ms * kMillisecond,
+                   .start_ns = check->start_period_ms * kMillisecond,
+                   .retries = check->retries};
+  }
   apply_ports(config, spec);
   return {};
 }

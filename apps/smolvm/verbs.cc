@@ -172,6 +172,7 @@ constexpr Option kPackFrom[] = {
     {"--from", Takes::kText, "FILE", "capsule or .smolmachine"},
     {"-n,--name", Takes::kText, "NAME", "with -d: the machine's name"},
     {"--entrypoint", Takes::kText, "PATH", "program instead of the packed entry point"},
+    {"-P,--publish-all", Takes::kFlag, "", "publish the packed exposed ports on free ones"},
     {"--verbose", Takes::kFlag, "", "show the kernel's messages on standard error"},
 };
 constexpr Option kRebase[] = {
@@ -431,7 +432,7 @@ const Verb kVerbs[] = {
      "put the installed kernel, init and runtime under a packed root",
      Words::kFixed,
      "FILE",
-     {kRebase, kSignKey},
+     {kRebase, kTrust, kSignKey},
      run_pack_rebase},
     {"rootfs",
      "",

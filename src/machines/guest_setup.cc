@@ -78,6 +78,14 @@ class Setups {
 
 }  // namespace
 
+GuestNetwork user_network() {
+  return {.interface = "eth0",
+          .addresses = {"10.0.2.15/24", "fd00:0:0:2::15/64"},
+          .gateways = {"10.0.2.2", "fe80::2"},
+          .dns = {"10.0.2.3"},
+          .search = {}};
+}
+
 Result<std::vector<u8>> encode_mount(const GuestMount& mount) {
   TRY(check_path(mount.path, "mount"));
   if (mount.tag.empty() || mount.tag.find('/') != std::string::npos)

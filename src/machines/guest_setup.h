@@ -28,6 +28,9 @@ struct GuestNetwork {
   u32 mtu = 0;  // 0: as it is
 };
 
+// As the user-mode network (net/user) serves it.
+GuestNetwork user_network();
+
 struct GuestMount {  // a share (--share tag=) at a guest's path
   std::string tag, path;
   bool read_only = false;

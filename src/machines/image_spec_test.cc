@@ -90,6 +90,23 @@ TEST(SmolfileSpec, GivesAMachine) {
   EXPECT_EQ(*back, spec);
 }
 
+TEST(SmolfileSpec, APackedMachineHasNothingOfThisHost) {
+  const auto file = image::parse_smolfile(
+      "env = ['A=1']\nmemory = 99\nvolumes = ['/missing/folder:/data']\nexpose = ['80']\n"
+      "[dev]\nenv = ['A=2']\ninit = ['true']\nports = ['1']\n"
+      "[artifact]\nmemory = 100\nenv = ['B=1']\n",
+      "F", "/");
+  ASSERT_TRUE(file) << file.error().chain();
+  MachineSpec spec;
+  const auto applied = apply_smolfile_packed(*file, spec);
+  ASSERT_TRUE(applied) << applied.error().chain();
+  EXPECT_EQ(spec.environment, (std::vector<std::string>{"A=1", "B=1"}));
+  EXPECT_EQ(spec.memory_mib, 100u);
+  EXPECT_TRUE(spec.volumes.empty() && spec.init.empty() && spec.ports.empty());
+  EXPECT_EQ(spec.folders, std::vector<std::string>{"/data"});
+  EXPECT_EQ(spec.exposed, std::vector<std::string>{"80"});
+}
+
 TEST(SmolfileSpec, ErrorsNameTheKey) {
   MachineSpec spec;
   const auto ports = image::parse_smolfile("\nports = ['x:1']\n", "F", "/");

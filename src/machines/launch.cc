@@ -52,11 +52,7 @@ Result<> add_user_network(const MachineSpec& spec, const std::string& folder, La
     text += fmt::format(",egress_log={}", log);
   }
   std::vector<std::string> ports, allowed = spec.network.allow_cidr;
-  for (const Port& port : spec.ports) {
-    const bool six = port.address.find(':') != std::string::npos;
-    ports.push_back(fmt::format("{}:{}{}{}:{}:{}", port.udp ? "udp" : "tcp", six ? "[" : "",
-                                port.address, six ? "]" : "", port.host, port.guest));
-  }
+  for (const Port& port : spec.ports) ports.push_back(publish_text(port));
   allowed.insert(allowed.end(), spec.network.allow_host.begin(), spec.network.allow_host.end());
   for (const std::string& entry : allowed) {
     TRY_ASSIGN(const std::string checked, option_value(entry));
@@ -65,11 +61,7 @@ Result<> add_user_network(const MachineSpec& spec, const std::string& folder, La
   if (!allowed.empty()) text += fmt::format(",allow=[{}]", joined(allowed));
   if (!spec.network.dns.empty()) text += fmt::format(",dns={}", spec.network.dns);
   plan.arguments.insert(plan.arguments.end(), {"--net", text});
-  plan.setup.networks.push_back({.interface = "eth0",
-                                 .addresses = {"10.0.2.15/24", "fd00:0:0:2::15/64"},
-                                 .gateways = {"10.0.2.2", "fe80::2"},
-                                 .dns = {"10.0.2.3"},
-                                 .search = {}});
+  plan.setup.networks.push_back(user_network());
   return {};
 }
 

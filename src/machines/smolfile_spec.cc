@@ -44,13 +44,19 @@ void add_network(const Smolfile& file, MachineSpec& spec) {
 
 void add_program(const Smolfile& file, MachineSpec& spec) {
   merge_environment(spec.environment, file.env);
-  merge_environment(spec.environment, file.dev.env);
   if (!file.workdir.empty()) spec.directory = file.workdir;
-  if (!file.dev.workdir.empty()) spec.directory = file.dev.workdir;
   if (!file.user.empty()) spec.user = file.user;
   if (!file.stop_signal.empty()) spec.stop_signal = file.stop_signal;
   spec.init.insert(spec.init.end(), file.init.begin(), file.init.end());
+}
+
+// What is only for machines on the developer's host.
+Result<> add_dev(const Smolfile& file, MachineSpec& spec) {
+  merge_environment(spec.environment, file.dev.env);
+  if (!file.dev.workdir.empty()) spec.directory = file.dev.workdir;
   spec.init.insert(spec.init.end(), file.dev.init.begin(), file.dev.init.end());
+  TRY(add_ports(file, "dev.ports", file.dev.ports, spec));
+  return add_volumes(file, "dev.volumes", file.dev.volumes, spec);
 }
 
 void add_supervision(const Smolfile& file, MachineSpec& spec) {
@@ -68,22 +74,8 @@ void add_supervision(const Smolfile& file, MachineSpec& spec) {
         fmt::format("{}/{}", file.service.listen, file.service.protocol == "udp" ? "udp" : "tcp"));
 }
 
-}  // namespace
-
-void merge_environment(std::vector<std::string>& earlier, const std::vector<std::string>& later) {
-  for (const std::string& entry : later) {
-    const std::string name = entry.substr(0, entry.find('=') + 1);
-    bool replaced = false;
-    for (std::string& old : earlier)
-      if (!replaced && old.starts_with(name)) {
-        old = entry;
-        replaced = true;
-      }
-    if (!replaced) earlier.push_back(entry);
-  }
-}
-
-Result<> apply_smolfile(const Smolfile& file, MachineSpec& spec) {
+// What both uses have of it.
+Result<> add_common(const Smolfile& file, MachineSpec& spec) {
   spec.cpus = file.cpus.value_or(spec.cpus);
   spec.memory_mib = file.memory_mib.value_or(spec.memory_mib);
   spec.storage_gib = file.storage_gib.value_or(spec.storage_gib);
@@ -92,15 +84,33 @@ Result<> apply_smolfile(const Smolfile& file, MachineSpec& spec) {
   add_program(file, spec);
   add_network(file, spec);
   TRY(add_ports(file, "ports", file.ports, spec));
-  TRY(add_ports(file, "dev.ports", file.dev.ports, spec));
-  TRY(add_volumes(file, "volumes", file.volumes, spec));
-  TRY(add_volumes(file, "dev.volumes", file.dev.volumes, spec));
   add_supervision(file, spec);
   for (const auto& label : file.labels) spec.labels.push_back(label);
   spec.ssh_agent = spec.ssh_agent || file.ssh_agent;
   for (const auto& secret : file.secrets)
     (secret.from_env.empty() ? spec.secret_file : spec.secret_env)
         .emplace_back(secret.name, secret.from_env.empty() ? secret.from_file : secret.from_env);
+  return {};
+}
+
+}  // namespace
+
+Result<> apply_smolfile(const Smolfile& file, MachineSpec& spec) {
+  TRY(add_common(file, spec));
+  TRY(add_volumes(file, "volumes", file.volumes, spec));
+  return add_dev(file, spec);
+}
+
+Result<> apply_smolfile_packed(const Smolfile& file, MachineSpec& spec) {
+  TRY(add_common(file, spec));
+  for (const std::string& text : file.volumes) {
+    const auto volume = split_volume(text);
+    if (!volume) return wrap(volume.error(), "{}", file.at("volumes"));
+    spec.folders.push_back(volume->guest);
+  }
+  spec.cpus = file.artifact.cpus.value_or(spec.cpus);
+  spec.memory_mib = file.artifact.memory_mib.value_or(spec.memory_mib);
+  merge_environment(spec.environment, file.artifact.env);
   return {};
 }
 

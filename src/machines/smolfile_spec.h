@@ -10,8 +10,8 @@ namespace smol::machines {
 // left as it is named. Errors begin with FILE:LINE:COLUMN. Reads the host's folders that are
 // shared.
 Result<> apply_smolfile(const image::Smolfile& file, MachineSpec& spec);
-
-// `later` over `earlier`: entries of the same name are replaced where they stand, others follow.
-void merge_environment(std::vector<std::string>& earlier, const std::vector<std::string>& later);
+// The same for a machine that is packed: [artifact] in the place of [dev], nothing of this host.
+// Where the host's directories would be mounted are folders of the guest.
+Result<> apply_smolfile_packed(const image::Smolfile& file, MachineSpec& spec);
 
 }  // namespace smol::machines

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -136,6 +137,55 @@ Result<> check_port(const Port& port) {
   return {};
 }
 
+Result<u16> free_port(const std::string& address, bool udp) {
+  // Below what Linux gives to connections by itself (Documentation/networking/ip-sysctl.rst,
+  // ip_local_port_range): nobody gets it by chance until the machine listens there.
+  constexpr u32 kFirst = 20'000, kEnd = 32'768, kTries = 200;
+  Result<> last;
+  for (u32 i = 0; i < kTries; ++i) {
+    u32 random = 0;
+    if (::getrandom(&random, sizeof(random), 0) != sizeof(random))
+      return fail_errno("cannot get random bytes");
+    const u16 port = static_cast<u16>(kFirst + random % (kEnd - kFirst));
+    last = check_port({.address = address, .host = port, .guest = port, .udp = udp});
+    if (last) return port;
+  }
+  return wrap(last.error(), "cannot find a free port of {}", address);
+}
+
+std::string publish_text(const Port& port) {
+  const bool six = port.address.find(':') != std::string::npos;
+  return fmt::format("{}:{}{}{}:{}:{}", port.udp ? "udp" : "tcp", six ? "[" : "", port.address,
+                     six ? "]" : "", port.host, port.guest);
+}
+
+std::optional<Port> parse_exposed(std::string_view text) {
+  Port port;
+  const std::size_t slash = text.find('/');
+  const std::string_view number = text.substr(0, slash);
+  const std::string_view protocol = slash == text.npos ? "tcp" : text.substr(slash + 1);
+  const auto [end, error] =
+      std::from_chars(number.data(), number.data() + number.size(), port.guest);
+  if (error != std::errc() || end != number.data() + number.size() || port.guest == 0 ||
+      (protocol != "tcp" && protocol != "udp"))
+    return std::nullopt;
+  port.udp = protocol == "udp";
+  return port;
+}
+
+void merge_environment(std::vector<std::string>& earlier, const std::vector<std::string>& later) {
+  for (const std::string& entry : later) {
+    const std::string name = entry.substr(0, entry.find('=') + 1);
+    bool replaced = false;
+    for (std::string& old : earlier)
+      if (!replaced && old.starts_with(name)) {
+        old = entry;
+        replaced = true;
+      }
+    if (!replaced) earlier.push_back(entry);
+  }
+}
+
 Result<> check_host(const MachineSpec& spec) {
   for (const Volume& volume : spec.volumes) {
     struct stat status{};
@@ -149,7 +199,7 @@ Result<> check_host(const MachineSpec& spec) {
   return {};
 }
 
-Result<Volume> parse_volume(std::string_view text) {
+Result<Volume> split_volume(std::string_view text) {
   const std::size_t colon = text.find(':');
   if (colon == std::string_view::npos || colon == 0)
     return fail("-v '{}': a volume is HOST:GUEST or HOST:GUEST:ro", text);
@@ -165,7 +215,13 @@ Result<Volume> parse_volume(std::string_view text) {
   if (guest.size() < 2 || guest[0] != '/')
     return fail("-v '{}': the place in the guest must be an absolute path other than /", text);
   volume.guest = guest;
-  const std::string host(text.substr(0, colon));
+  volume.host = text.substr(0, colon);
+  return volume;
+}
+
+Result<Volume> parse_volume(std::string_view text) {
+  TRY_ASSIGN(Volume volume, split_volume(text));
+  const std::string& host = volume.host;
   char resolved[PATH_MAX];
   if (::realpath(host.c_str(), resolved) == nullptr) return fail_errno("cannot mount {}", host);
   struct stat status{};

@@ -3,6 +3,7 @@
 // given.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -104,10 +105,16 @@ Result<> validate(const MachineSpec& spec);
 Result<> check_host(const MachineSpec& spec);
 // A port of the host that can be bound; the Error says which cannot and why.
 Result<> check_port(const Port& port);
+// A port of the host that nobody has now, for `-P`.
+Result<u16> free_port(const std::string& address, bool udp);
 
 Result<Volume> parse_volume(
-    std::string_view text);                      // HOST:GUEST[:ro|:rw]; HOST must be a directory
+    std::string_view text);  // HOST:GUEST[:ro|:rw]; HOST must be a directory
+// The same without a look at the host: HOST as it is written.
+Result<Volume> split_volume(std::string_view text);
 Result<Port> parse_port(std::string_view text);  // [ADDRESS:]HOST:GUEST[/tcp|/udp]
+// `later` over `earlier`: entries of the same name are replaced where they stand, others follow.
+void merge_environment(std::vector<std::string>& earlier, const std::vector<std::string>& later);
 // NAME=value as it is, NAME alone with its value from our environment (left out when it is not
 // set).
 Result<std::vector<std::string>> parse_environment(const std::vector<std::string>& entries);
@@ -118,6 +125,10 @@ Result<u64> parse_duration(std::string_view option,
                            std::string_view text);  // ns; "30s", "500ms", "2m", "1h"
 
 std::string to_text(const Port& port);
+// "tcp:127.0.0.1:8080:80", "udp:[::1]:53:53": as the user-mode network publishes it.
+std::string publish_text(const Port& port);
+// "80", "80/tcp", "53/udp": a port that an image or a Smolfile exposes; host is 0.
+std::optional<Port> parse_exposed(std::string_view text);
 std::string to_text(const Volume& volume);
 
 // The spec as JSON text, as the store keeps it, and back. Unknown keys are errors: they come from a

@@ -75,6 +75,28 @@ TEST(Durations, HaveUnits) {
     EXPECT_FALSE(parse_duration("--timeout", text)) << text;
 }
 
+TEST(HostPorts, AFreeOneIsFound) {
+  for (const bool udp : {false, true}) {
+    const auto port = free_port("127.0.0.1", udp);
+    ASSERT_TRUE(port) << port.error().chain();
+    EXPECT_NE(*port, 0);
+  }
+  EXPECT_FALSE(free_port("localhost", false));
+}
+
+TEST(HostPorts, TextsOfPorts) {
+  EXPECT_EQ(publish_text({"127.0.0.1", 8080, 80, false}), "tcp:127.0.0.1:8080:80");
+  EXPECT_EQ(publish_text({"::1", 53, 54, true}), "udp:[::1]:53:54");
+  const auto exposed = parse_exposed("53/udp");
+  ASSERT_TRUE(exposed);
+  EXPECT_EQ(exposed->guest, 53);
+  EXPECT_EQ(exposed->host, 0);
+  EXPECT_TRUE(exposed->udp);
+  EXPECT_EQ(parse_exposed("80")->guest, 80);
+  for (const char* const text : {"", "0", "65536", "80/", "80/sctp", "x", "80-81", "-1"})
+    EXPECT_FALSE(parse_exposed(text)) << text;
+}
+
 TEST(HostPorts, ATakenPortIsToldByNumber) {
   const base::UniqueFd fd(::socket(AF_INET, SOCK_STREAM, 0));
   sockaddr_in address{};

@@ -1,7 +1,9 @@
 """Packed applications: one file that runs where nothing is installed."""
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -17,6 +19,14 @@ SECTIONS = ("config", "kernel", "init", "sbom", "root")
 
 def compile_static(source, target):
     subprocess.run(["musl-gcc", "-D_GNU_SOURCE", "-static", "-Os", "-s", "-o", target, os.path.join(HERE, source)], check=True)
+
+
+def flip(path, at):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
 
 
 class CapsuleTest(unittest.TestCase):
@@ -130,6 +140,89 @@ class CapsuleTest(unittest.TestCase):
                 self.assertEqual(json.loads(self.run_app("status", "--json", *words, env=env).stdout)["state"], "stopped")
         self.assertEqual([entry for entry in os.listdir(state + "/smol-capsule") if not entry.endswith(".log")], [])
 
+    def smolfile(self, text):
+        path = os.path.join(tempfile.mkdtemp(dir=self.folder), "Smolfile")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def run_state(self):
+        state = tempfile.mkdtemp(dir=self.folder)
+        return {**self.env, "XDG_RUNTIME_DIR": state}
+
+    def started(self, app, *words, env):
+        done = self.run_app("start", *words, app=app, env=env)
+        self.assertEqual(done.returncode, 0, done)
+        self.addCleanup(self.run_app, "stop", "-f", app=app, env=env)
+        return done.stdout
+
+    def test_health_and_stop_signal(self):
+        app, env, shared = os.path.join(self.folder, "well"), self.run_state(), tempfile.mkdtemp(dir=self.folder)
+        self.pack(app, "-s", self.smolfile("""
+            entrypoint = ["/speak", "catch=/data/own"]
+            stop_signal = "SIGUSR1"
+            volumes = ["./not-here:/data/own"]
+            [health]
+            exec = ["/speak", "exists=/data/own/fine"]
+            interval = "10ms"
+            retries = 2
+            """))
+        told = json.loads(self.run_app("info", "--json", app=app).stdout)
+        self.assertEqual((told["stop_signal"], told["volumes"]), ("SIGUSR1", ["/data/own"]))
+        self.assertEqual((told["healthcheck"]["test"], told["healthcheck"]["retries"]), (["/speak", "exists=/data/own/fine"], 2))
+        self.started(app, "-v", f"{shared}:/data/own", env=env)
+        self.assertTrue(smolvm.wait_until(lambda: os.path.exists(shared + "/ready")))
+        done = self.run_app("status", app=app, env=env)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertRegex(done.stdout, r"running \(PID: \d+\), unhealthy: the health command ended with status 4\n")
+        with open(shared + "/fine", "w", encoding="utf-8"):
+            pass
+        done = self.run_app("status", "--json", app=app, env=env)
+        told = json.loads(done.stdout)
+        self.assertEqual((done.returncode, told["state"], told["health"], told["health_problem"]), (0, "running", "healthy", ""), done)
+        self.assertFalse(os.path.exists(shared + "/caught"))
+        done = self.run_app("stop", "--timeout", "100s", app=app, env=env)
+        self.assertEqual(done.returncode, 0, done)
+        with open(shared + "/caught", encoding="utf-8") as file:
+            self.assertEqual(file.read(), str(int(signal.SIGUSR1)))
+
+    def test_a_program_that_does_not_heed_the_stop_signal(self):
+        app, env = os.path.join(self.folder, "deaf"), self.run_state()
+        self.pack(app, "-s", self.smolfile('stop_signal = "SIGCONT"\n[health]\nexec = ["/none"]\nstartup_grace = "1h"\n'),
+                  "--entrypoint", "/speak", "--", "wait")
+        self.started(app, env=env)
+        done = self.run_app("status", app=app, env=env)
+        self.assertEqual(done.returncode, 0, done)
+        self.assertIn(", starting: the health command ended with status 127", done.stdout)
+        done = self.run_app("stop", "--timeout", "500ms", app=app, env=env)
+        self.assertEqual((done.returncode, done.stdout), (0, "Stopped: deaf\n"), done)
+
+    def test_exposed_ports(self):
+        app, env = os.path.join(self.folder, "exposing"), self.run_state()
+        self.pack(app, "-s", self.smolfile('entrypoint = ["/echo_server"]\nexpose = ["8080", "53/udp"]\n[labels]\n"a.b" = "c d"\n'))
+        text = self.run_app("info", app=app).stdout
+        self.assertIn("  ports 8080/tcp 53/udp\n", text)
+        self.assertIn("  label a.b=c d\n", text)
+        told = json.loads(self.run_app("info", "--json", app=app).stdout)
+        self.assertEqual((told["ports"], told["labels"]), (["8080/tcp", "53/udp"], {"a.b": "c d"}))
+        said = self.started(app, "-P", env=env)
+        found = re.search(r"^Published: (\d+):8080\n(?:.*\n)*Published: (\d+):53/udp\n", said, re.M)
+        self.assertTrue(found, said)
+        status = self.run_app("status", app=app, env=env).stdout
+        self.assertIn(f"  port {found[1]}:8080\n  port {found[2]}:53/udp\n", status)
+        self.assertEqual(json.loads(self.run_app("status", "--json", app=app, env=env).stdout)["ports"],
+                         [f"{found[1]}:8080", f"{found[2]}:53/udp"])
+
+        def answers():
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/there", timeout=LIMIT) as answer:
+                    return answer.read() == b"GET /there HTTP/1.1\n"
+            except OSError:  # it does not listen yet
+                return False
+        self.assertTrue(smolvm.wait_until(answers), self.run_app("status", app=app, env=env))
+        self.assertEqual(self.run_app("stop", "-f", app=app, env=env).returncode, 0)
+        self.assertEqual(json.loads(self.run_app("status", "--json", app=app, env=env).stdout)["ports"], [])
+
     # --- Other shapes ---
 
     def test_machine_files_and_split_ones(self):
@@ -139,11 +232,152 @@ class CapsuleTest(unittest.TestCase):
         self.assert_said(done, "argument exit=6", "word w", status=6)
         self.pack(split, "--split", "--entrypoint", "/speak")
         self.assertLess(os.path.getsize(split), 500_000)
-        path = os.path.join(self.folder, "bin")
-        os.makedirs(path)
+        self.assert_said(self.run_app("--help", "exit=2", app=split, env=self.installed()), "argument --help", status=2)
+
+    def installed(self, **more):
+        """The environment of a host where smolvm is installed, for split packs."""
+        path = tempfile.mkdtemp(dir=self.folder)
         os.symlink(os.path.abspath(SMOLVM), path + "/smolvm")
-        self.assert_said(self.run_app("--help", "exit=2", app=split, env={**self.env, "PATH": path + ":" + os.environ["PATH"]}),
-                         "argument --help", status=2)
+        return {**self.env, "PATH": path + ":" + os.environ["PATH"], **more}
+
+    def test_parts_of_split_ones(self):
+        folder = tempfile.mkdtemp(dir=self.folder)
+        split, kernel = folder + "/split", folder + "/kernel"
+        with open(smolvm.kernel_path("micro"), "rb") as source, open(kernel, "wb") as target:
+            target.write(source.read() + b"not installed")
+        self.pack(split, "--split", "--entrypoint", "/speak", "--kernel", kernel)
+        digest = json.loads(self.smolvm("pack", "inspect", "--json", split).stdout)["config"]["extra"]["kernel-digest"]
+        shared = os.path.join(self.env["SMOLVM_DATA_DIR"], "packs", digest)
+        elsewhere = self.installed(SMOLVM_DATA_DIR=folder + "/other")
+        self.assertIn("runs /speak", self.run_app("info", app=split, env=self.installed()).stdout)
+        done = self.run_app("info", app=split, env=elsewhere)  # neither beside it nor in that user's folder
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+        for word in (digest, folder + " and ", folder + "/other/packs", "kernel"):
+            self.assertIn(word, done.stderr)
+        shutil.copy(shared, folder)
+        self.assertIn("runs /speak", self.run_app("info", app=split, env=elsewhere).stdout)
+        with open(os.path.join(folder, digest), "ab") as file:
+            file.write(b"more")
+        for words, env in ((["info"], elsewhere), (["exit=0"], self.installed())):
+            done = self.run_app(*words, app=split, env=env)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+            for word in (digest, os.path.join(folder, digest), "damaged", "kernel"):
+                self.assertIn(word, done.stderr)
+
+    def test_rebase_of_a_split_one(self):
+        folder = tempfile.mkdtemp(dir=self.folder)
+        split = folder + "/split"
+        self.smolvm("pack", "keygen", "-W", "-p", folder + "/pub", "-s", folder + "/key")
+        self.pack(split, "--split", "--entrypoint", "/speak", "--sign-key", folder + "/key")
+        with open(split, "rb") as file:
+            before = file.read()
+        done = self.smolvm("pack", "rebase", "--kernel", "full", split)
+        self.assertRegex(done.stdout, "kernel: [0-9a-f]{16} -> [0-9a-f]{16}\n")
+        self.assertRegex(done.stdout, "init: [0-9a-f]{16} as before\n")
+        self.assertIn("was signed and is not any more", done.stderr)
+        told = json.loads(self.smolvm("pack", "inspect", "--json", split).stdout)
+        self.assertIsNone(told["signature"])
+        self.assertEqual(told["config"]["extra"]["kernel"], "full")
+        self.assertTrue(os.path.exists(os.path.join(self.env["SMOLVM_DATA_DIR"], "packs", told["config"]["extra"]["kernel-digest"])))
+        self.assert_said(self.run_app("exit=3", app=split, env=self.installed()), "argument exit=3", status=3)
+        self.smolvm("pack", "rebase", "--kernel", "micro", "--sign-key", folder + "/key", split)
+        with open(split, "rb") as file:
+            self.assertEqual(file.read(), before)
+
+    def test_a_smolfile_is_packed(self):
+        text = """
+            entrypoint = ["/speak", "first"]
+            cmd = ["second"]
+            env = ["WORD=file", "OTHER=1"]
+            workdir = "/srv/own"
+            user = "5:6"
+            memory = 64
+            ports = ["18080:80", "53/udp"]
+            expose = ["80", "81"]
+            volumes = ["/not/here:/data"]
+            [dev]
+            env = ["WORD=dev"]
+            ports = ["1:1"]
+            init = ["false"]
+            [artifact]
+            memory = 72
+            env = ["OTHER=2"]
+            cmd = ["packed"]
+            """
+        outputs = []
+        clockless = {key: value for key, value in self.env.items() if key != "SOURCE_DATE_EPOCH"}
+        for number in range(2):
+            out = os.path.join(tempfile.mkdtemp(dir=self.folder), "filed")
+            done = subprocess.run([SMOLVM, "pack", "create", "-s", self.smolfile(text), "--rootfs", self.root, "-o", out],
+                                  env=clockless, capture_output=True, text=True, timeout=LIMIT, check=False, umask=0o22 + number * 0o55)
+            self.assertEqual(done.returncode, 0, done)
+            with open(out, "rb") as file:
+                outputs.append(file.read())
+        self.assertEqual(outputs[0], outputs[1])
+        config = json.loads(self.smolvm("pack", "inspect", "--json", out).stdout)["config"]
+        self.assertEqual(config["env"], ["WORD=file", "OTHER=2"])
+        self.assertEqual(config["ports"], [{"host": 18080, "guest": 80, "protocol": "tcp"}, {"host": 53, "guest": 53, "protocol": "udp"},
+                                           {"host": 0, "guest": 81, "protocol": "tcp"}])
+        self.assertEqual((config["memory_mib"], config["volumes"], config["user"]), (72, ["/data"], "5:6"))
+        done = self.run_app("run", "-p", f"{smolvm.free_port()}:80", "--", app=out)
+        self.assert_said(done, "argument first", "argument packed", "word file", "folder /srv/own user 5")
+        self.assertNotIn("second", done.stdout)
+        for more, word in (('init = ["true"]', "init"), ("[network]\nallow_hosts = ['h']", "allow-host"),
+                           ("[secrets]\nA = { from_env = 'HOME' }", "secrets"), ("[auth]\nssh_agent = true", "ssh-agent")):
+            done = self.smolvm("pack", "create", "-s", self.smolfile(f'entrypoint = ["/speak"]\n{more}\n'), "--rootfs", self.root,
+                               "-o", out + ".refused", check=False)
+            self.assertEqual(done.returncode, 1, done)
+            self.assertIn(word, done.stderr)
+            self.assertFalse(os.path.exists(out + ".refused"))
+
+    # --- Signatures ---
+
+    def test_only_signed_ones_by_the_policy(self):
+        folder = tempfile.mkdtemp(dir=self.folder)
+        for name in ("right", "wrong"):
+            self.smolvm("pack", "keygen", "-W", "-p", f"{folder}/{name}.pub", "-s", f"{folder}/{name}.key")
+        os.makedirs(folder + "/config/smolvm")
+        with open(folder + "/config/smolvm/config.toml", "w", encoding="utf-8") as file:
+            file.write(f'[pack]\nrequire-signed = true\ntrusted-keys = ["{folder}/right.pub"]\n')
+        env = self.installed(XDG_CONFIG_HOME=folder + "/config")
+        files = {}
+        for name in ("none", "wrong", "right"):
+            files[name] = os.path.join(folder, name)
+            shutil.copy(self.app, files[name])
+            if name != "none":
+                self.smolvm("pack", "sign", files[name], "-s", f"{folder}/{name}.key")
+        # Of a refused file nothing is used: that its root and its program are damaged, too, nobody sees.
+        root = [each for each in json.loads(self.run_app("info", "--json").stdout)["sections"] if each["name"] == "root"][0]
+        for name in ("none", "wrong"):
+            flip(files[name], root["offset"])
+            flip(files[name], 5000)
+
+        def uses(path):
+            return (["pack", "run", "--from", path, "--accel", "soft", "--", "exit=9"],
+                    ["machine", "run", "--from", path, "--accel", "soft", "--", "exit=9"],
+                    ["machine", "create", "--name", "by-policy", "--from", path], ["pack", "rebase", path])
+
+        def smolvm_with(words):
+            return subprocess.run([SMOLVM, *words], env=env, capture_output=True, text=True, timeout=LIMIT, check=False,
+                                  stdin=subprocess.DEVNULL)
+        for name, word in (("none", "is not signed"), ("wrong", "which is not trusted")):
+            with open(files[name], "rb") as file:
+                before = file.read()
+            for words in uses(files[name]):
+                with self.subTest(file=name, verb=words[:2]):
+                    done = smolvm_with(words)
+                    self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+                    self.assertIn(word, done.stderr)
+                    self.assertNotIn("damaged", done.stderr)
+            with open(files[name], "rb") as file:
+                self.assertEqual(file.read(), before)
+            self.assertNotIn("by-policy", smolvm_with(["machine", "ls"]).stdout)
+        for words, status in zip(uses(files["right"]), (9, 9, 0, 0)):
+            with self.subTest(verb=words[:2]):
+                self.assertEqual(smolvm_with(words).returncode, status)
+        self.assertEqual(smolvm_with(["machine", "delete", "-f", "by-policy"]).returncode, 0)
+        # The rebase took the signature away, and with it the trust.
+        self.assertIn("is not signed", smolvm_with(uses(files["right"])[0]).stderr)
 
     def test_rebase_keeps_root_and_configuration(self):
         app = os.path.join(self.folder, "rebased")
@@ -176,11 +410,7 @@ class CapsuleTest(unittest.TestCase):
         root = [each for each in json.loads(self.run_app("info", "--json").stdout)["sections"] if each["name"] == "root"][0]
         broken = os.path.join(self.folder, "broken-root")
         shutil.copy(self.app, broken)
-        with open(broken, "r+b") as file:
-            file.seek(root["offset"] + 100)
-            byte = file.read(1)
-            file.seek(-1, os.SEEK_CUR)
-            file.write(bytes([byte[0] ^ 1]))
+        flip(broken, root["offset"] + 100)
         done = self.smolvm("machine", "create", "--name", "broken", "--from", broken, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done)
         self.assertIn("root", done.stderr)
@@ -214,6 +444,22 @@ class CapsuleTest(unittest.TestCase):
                               stdin=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
         self.assert_said(done, "argument exit=4", status=4)
 
+    @unittest.skipUnless(os.geteuid() == 0, "mounting needs root")
+    def test_needs_no_place_that_programs_may_be_run_from(self):
+        media = tempfile.mkdtemp(prefix="noexec-", dir=self.folder)
+        # The capsule's own folder alone: what else can usually be written is noexec.
+        script = (f"mount -t tmpfs none /mnt && cp {self.app} /mnt/app && mount -t tmpfs -o noexec none /tmp && "
+                  "mount -t tmpfs -o noexec none /dev/shm && exec /mnt/app exit=4")
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=LIMIT, check=False,
+                              stdin=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]})
+        self.assert_said(done, "argument exit=4", status=4)
+        # A file that cannot be run itself: the installed runtime runs it.
+        script = (f"mount -t tmpfs -o noexec none {media} && cp {self.app} {media}/app && ! {media}/app exit=4 2>/dev/null && "
+                  f"exec {SMOLVM} pack run --accel soft --from {media}/app -- exit=5")
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=LIMIT, check=False,
+                              stdin=subprocess.DEVNULL, env=self.env)
+        self.assert_said(done, "argument exit=5", status=5)
+
     # --- Damage ---
 
     def test_a_flipped_byte_in_each_section_is_named(self):
@@ -234,6 +480,40 @@ class CapsuleTest(unittest.TestCase):
                 done = self.smolvm("pack", "verify", broken, check=False)
                 self.assertEqual(done.returncode, 1, done)
                 self.assertIn(section["name"], done.stderr)
+
+    def test_damage_that_is_found_late_ends_the_machine(self):
+        root, large = os.path.join(self.folder, "large-root"), os.path.join(self.folder, "large")
+        shutil.copytree(self.root, root)
+        late = os.urandom(20 << 20)
+        with open(root + "/late", "wb") as file:
+            file.write(late)
+        self.pack(large, "--entrypoint", "/speak", "--split", root=root)
+        told = json.loads(self.smolvm("pack", "inspect", "--json", large).stdout)
+        section = [each for each in told["sections"] if each["name"] == "root"][0]
+        self.assertGreater(section["size"], 16 << 20)
+        env = self.installed(XDG_RUNTIME_DIR=tempfile.mkdtemp(dir=self.folder))
+        self.assert_said(self.run_app("sum=/late", app=large, env=env), "sum good")
+        with open(large, "rb") as file:
+            at = file.read().find(late[:4096]) + (15 << 20)
+        flip(large, at)
+        damaged = r"section 'root' is damaged \(within \d+ bytes at \d+\)"
+        for command in ([large], *([SMOLVM, verb, "run", "--from", large, "--accel", "soft", "--"] for verb in ("pack", "machine"))):
+            with self.subTest(command=command):
+                done = subprocess.run([*command, "sum=/late"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                      timeout=LIMIT, check=False)
+                self.assertEqual(done.returncode, 1, done)
+                self.assertRegex(done.stderr, "(?m)^Error: .*" + damaged)
+                self.assertNotIn("sum good", done.stdout)
+        # In the background: the machine ends, and its log says why.
+        self.started(large, "--", "wait", env=env)
+        self.assertNotEqual(self.run_app("exec", "--", "/speak", "sum=/late", app=large, env=env).returncode, 0)
+        self.assertTrue(smolvm.wait_until(lambda: "not running" in self.run_app("status", app=large, env=env).stdout))
+        with open(env["XDG_RUNTIME_DIR"] + "/smol-capsule/large.log", encoding="utf-8", errors="replace") as file:
+            self.assertRegex(file.read(), "Error: .*" + damaged)
+        # A machine that copies the root checks all of it first.
+        done = self.smolvm("machine", "create", "--from", large, "--name", "late", check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done)
+        self.assertRegex(done.stderr, damaged)
 
     def test_a_short_file_is_refused(self):
         with open(self.app, "rb") as file:

@@ -72,10 +72,44 @@ Result<std::vector<u8>> program_of(const PackParts& parts) {
   return std::vector<u8>(line.begin(), line.end());
 }
 
-Result<> add_base(ContainerWriter& writer, ConstByteSpan kernel, ConstByteSpan initramfs) {
-  const SectionOptions packed{.zstd_level = kLevel};
-  TRY(writer.add_bytes(SectionKind::kKernel, kSectionKernel, kernel, packed));
-  return writer.add_bytes(SectionKind::kInitramfs, kSectionInit, initramfs, packed);
+// A container with nothing but this kernel, compressed; none where it is not what it must be.
+std::optional<Container> cached_kernel(const std::string& path, ConstByteSpan kernel) {
+  auto cached = Container::open(path, {});
+  if (!cached) return std::nullopt;
+  const Section* const section = cached->find(SectionKind::kKernel);
+  if (section == nullptr || section->name != kSectionKernel || section->size != kernel.size())
+    return std::nullopt;
+  const auto bytes = cached->read_section(*section, kernel.size());
+  if (!bytes || !std::ranges::equal(bytes_in(*bytes), kernel)) return std::nullopt;
+  if (!section->compressed || section->encrypted || section->sparse) return std::nullopt;
+  return std::move(*cached);
+}
+
+Result<> write_cached_kernel(const std::string& path, ConstByteSpan kernel) {
+  TRY_ASSIGN(NewFile file, NewFile::create(path));
+  TRY_ASSIGN(auto writer, ContainerWriter::create(file.fd(), path, 0,
+                                                  {.created = 0, .key = {}, .key_source = {}}));
+  TRY(writer.add_bytes(SectionKind::kKernel, kSectionKernel, kernel, {.zstd_level = kLevel}));
+  TRY(writer.finish(nullptr));
+  TRY(file.keep(false));
+  return {};
+}
+
+// Compressing a kernel takes seconds, and most packs have the same one.
+Result<> add_kernel(ContainerWriter& writer, ConstByteSpan kernel, const std::string& cache) {
+  if (!cache.empty()) {
+    const std::string path =
+        fmt::format("{}/{}-z{}.smolmachine", cache, to_hex(digest_of(kernel)), kLevel);
+    auto cached = cached_kernel(path, kernel);
+    if (!cached && write_cached_kernel(path, kernel)) cached = cached_kernel(path, kernel);
+    // A folder that cannot be written only costs time.
+    if (cached) return writer.add_stored(*cached, *cached->find(SectionKind::kKernel));
+  }
+  return writer.add_bytes(SectionKind::kKernel, kSectionKernel, kernel, {.zstd_level = kLevel});
+}
+
+Result<> add_init(ContainerWriter& writer, ConstByteSpan initramfs) {
+  return writer.add_bytes(SectionKind::kInitramfs, kSectionInit, initramfs, {.zstd_level = kLevel});
 }
 
 }  // namespace
@@ -94,7 +128,10 @@ Result<u64> write_pack(const std::string& path, const PackParts& parts, const Se
     config.extra[kExtraInitDigest] = to_hex(digest_of(parts.initramfs));
   }
   TRY(writer.add_bytes(SectionKind::kConfig, kSectionConfig, bytes_in(config.to_json()), {}));
-  if (!parts.split) TRY(add_base(writer, kernel, parts.initramfs));
+  if (!parts.split) {
+    TRY(add_kernel(writer, kernel, parts.cache));
+    TRY(add_init(writer, parts.initramfs));
+  }
   if (!parts.sbom.empty())
     TRY(writer.add_bytes(SectionKind::kSbom, kSectionSbom, bytes_in(parts.sbom),
                          {.zstd_level = kLevel}));
@@ -128,15 +165,43 @@ struct Rebase {
     return std::optional(std::move(bytes));
   }
 
+  // Kernel and init lie elsewhere: it has no section of them.
+  bool split() const { return from.find(SectionKind::kKernel) == nullptr; }
+
+  Result<> name_part(PackedConfig& config, const char* key, const char* part, ConstByteSpan bytes) {
+    const auto old = config.extra.find(key);
+    if (old == config.extra.end())
+      return fail("{} has neither a section '{}' nor the digest of one", from.name(), part);
+    const std::string digest = to_hex(digest_of(bytes));
+    report.changes.push_back(
+        {.part = part, .before = old->second.substr(0, 16), .after = digest.substr(0, 16)});
+    old->second = digest;
+    return {};
+  }
+
+  Result<std::string> new_config(const Section& section) {
+    TRY_ASSIGN(const std::string text, from.read_section(section, PackedConfig::kMaxText));
+    if (base.kernel.empty() && !split()) return text;
+    TRY_ASSIGN(PackedConfig config, PackedConfig::parse(text));
+    if (!base.kernel.empty()) config.extra[kExtraKernel] = base.kernel_kind;
+    if (split() && !base.kernel.empty()) {
+      TRY_ASSIGN(const auto kernel, base::read_file(base.kernel));
+      TRY(name_part(config, kExtraKernelDigest, kSectionKernel, kernel));
+    }
+    if (split() && !base.initramfs.empty())
+      TRY(name_part(config, kExtraInitDigest, kSectionInit, base.initramfs));
+    return config.to_json();
+  }
+
   Result<> copy(ContainerWriter& writer, const Section& section) {
-    if (section.kind == SectionKind::kConfig && !base.kernel.empty()) {
-      TRY_ASSIGN(const std::string text, from.read_section(section, PackedConfig::kMaxText));
-      TRY_ASSIGN(PackedConfig config, PackedConfig::parse(text));
-      config.extra[kExtraKernel] = base.kernel_kind;
-      return writer.add_bytes(section.kind, section.name, bytes_in(config.to_json()), {});
+    if (section.kind == SectionKind::kConfig) {
+      TRY_ASSIGN(const std::string config, new_config(section));
+      return writer.add_bytes(section.kind, section.name, bytes_in(config), {});
     }
     TRY_ASSIGN(const auto bytes, replacement(section));
     if (!bytes) return writer.add_stored(from, section);
+    if (section.kind == SectionKind::kKernel && section.name == kSectionKernel)
+      return add_kernel(writer, *bytes, base.cache);
     return writer.add_bytes(section.kind, section.name, *bytes, {.zstd_level = kLevel});
   }
 
@@ -144,7 +209,8 @@ struct Rebase {
     std::vector<u8> old(from.base());
     TRY(from.verify_program());
     TRY(base::read_exact_at(from.fd(), old, 0, from.name()));
-    if (old.empty() || base.program.empty()) return old;
+    // The line in front of a split one stays: the runtime is the installed one.
+    if (old.empty() || base.program.empty() || split()) return old;
     TRY_ASSIGN(auto fresh, base::read_file(base.program));
     std::vector<u8> padded = fresh;
     padded.resize(base::align_up(fresh.size(), kPageSize));
@@ -158,11 +224,8 @@ struct Rebase {
 }  // namespace
 
 Result<RebaseReport> rebase_pack(const std::string& path, const NewBase& base,
-                                 const SecretKey* key) {
-  TRY_ASSIGN(const Container from, Container::open(path, {}));
-  if (from.find(SectionKind::kKernel) == nullptr)
-    return fail("{} has no kernel of its own (it was split): the shared folder is what to update",
-                path);
+                                 const VerifyPolicy& policy, const SecretKey* key) {
+  TRY_ASSIGN(const Container from, Container::open(path, policy));
   Rebase rebase{.from = from, .base = base};
   rebase.report.was_signed = from.signature().present;
   TRY_ASSIGN(NewFile file, NewFile::create(path));

@@ -39,6 +39,8 @@ struct PackParts {
   u64 root_size = 0;  // bytes
   std::string sbom;   // SPDX; "": none
   u64 created = 0;    // seconds since 1970
+  // A folder for compressed kernels, each a container named by the kernel's digest; "": none.
+  std::string cache;
 };
 
 // Writes the file beside `path` and renames it there; executable when it has a program. Gives its
@@ -51,6 +53,7 @@ struct NewBase {
   std::string program, kernel;
   std::string kernel_kind;  // micro, full, other; with kernel
   ConstByteSpan initramfs;
+  std::string cache;  // as PackParts::cache
 };
 struct RebaseReport {
   struct Change {
@@ -62,8 +65,9 @@ struct RebaseReport {
 };
 // Rewrites the pack at `path` with a new kernel, initramfs and program; every other section is
 // copied as it is stored, checked against its digest. A signature does not survive: key signs anew.
-// Refused: split packs (their base is the shared folder's).
+// A split pack names the new kernel and initramfs by their digests afterwards; whoever calls puts
+// them where they are found. policy: what the old file's signature must be.
 Result<RebaseReport> rebase_pack(const std::string& path, const NewBase& base,
-                                 const SecretKey* key = nullptr);
+                                 const VerifyPolicy& policy, const SecretKey* key = nullptr);
 
 }  // namespace smol::image
