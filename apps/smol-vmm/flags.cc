@@ -65,7 +65,8 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--net", texts.nets,
                  "mode=user|tap|segment,mac=,mtu=,num_queues=,queue_size=,id=; "
                  "tap=NAME|fd=N,bridge=,ip=,mask=; "
-                 "publish=[tcp:ADDR:HOST:GUEST,...],allow=[CIDR|HOST[:PORT],...],dns=,egress_log=; "
+                 "publish=[tcp:ADDR:HOST:GUEST,...],allow=[CIDR|HOST[:PORT],...],dns=,egress_log=,"
+                 "hosts=[NAME:ADDRESS|NAME:host-gateway,...],host_access=on|off; "
                  "segment=DIR,name=,ip=; "
                  "bw_size=,bw_refill_time=,ops_size=,ops_refill_time=,...; may be repeated")
       ->type_name("OPTIONS")

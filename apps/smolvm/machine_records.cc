@@ -47,7 +47,9 @@ json network_json(const machines::Network& network) {
           {"network", network.segment},
           {"dns", network.dns},
           {"allow_cidr", network.allow_cidr},
-          {"allow_host", network.allow_host}};
+          {"allow_host", network.allow_host},
+          {"add_host", network.hosts},
+          {"host_access", network.host_access}};
 }
 
 // One shape for `status --json` and `ls --json`. Names of environment entries and secrets are
@@ -171,6 +173,17 @@ Result<> edit_volumes_and_ports(const Invocation& invocation, machines::MachineS
   return {};
 }
 
+Result<> edit_hosts(const Invocation& invocation, machines::Network& network) {
+  for (const std::string& text : invocation.list("remove-host"))
+    TRY(erase_matching(
+        network.hosts,
+        [&](const std::string& host) {
+          return host == text || host.substr(0, host.find(':')) == text;
+        },
+        "added host", text));
+  return add_host_options(invocation, network);
+}
+
 Result<> edit_environment(const Invocation& invocation, machines::MachineSpec& spec) {
   const auto names = [](std::string_view key) {
     return [key](const std::string& entry) {
@@ -192,9 +205,12 @@ Result<> edit(const Invocation& invocation, machines::MachineSpec& spec) {
     return fail("--net and --no-net contradict each other");
   TRY(edit_volumes_and_ports(invocation, spec));
   TRY(edit_environment(invocation, spec));
-  if (invocation.has("net") || !invocation.list("port").empty()) spec.network.enabled = true;
+  if (invocation.has("net") || invocation.has("port") || invocation.has("add-host"))
+    spec.network.enabled = true;
+  TRY(edit_hosts(invocation, spec.network));
   if (invocation.has("no-net")) {
-    if (!invocation.list("port").empty()) return fail("-p and --no-net contradict each other");
+    for (const char* const option : {"port", "add-host"})
+      if (invocation.has(option)) return fail("--{} and --no-net contradict each other", option);
     spec.network = {};
     spec.ports.clear();
   }

@@ -50,7 +50,7 @@ Result<machines::Pairs> exposed_of(const Invocation& invocation) {
   return pairs;
 }
 
-void add_network(const Invocation& invocation, machines::Network& network) {
+Result<> add_network(const Invocation& invocation, machines::Network& network) {
   network.segment = invocation.text("network", network.segment);
   network.dns = invocation.text("dns", network.dns);
   for (const auto& entry : invocation.list("allow-cidr")) network.allow_cidr.push_back(entry);
@@ -58,7 +58,9 @@ void add_network(const Invocation& invocation, machines::Network& network) {
   // A part of the network asks for the network.
   network.enabled = network.enabled || invocation.has("net") || invocation.has("network") ||
                     invocation.has("dns") || invocation.has("allow-cidr") ||
-                    invocation.has("allow-host") || invocation.has("port");
+                    invocation.has("allow-host") || invocation.has("port") ||
+                    invocation.has("add-host");
+  return add_host_options(invocation, network);
 }
 
 // What the command line adds replaces what a Smolfile has at the same place.
@@ -128,6 +130,15 @@ Result<std::vector<machines::Port>> ports_of(const Invocation& invocation) {
   return out;
 }
 
+Result<> add_host_options(const Invocation& invocation, machines::Network& network) {
+  for (const auto& entry : invocation.list("add-host")) network.hosts.push_back(entry);
+  const std::string access = invocation.text("host-access", network.host_access ? "on" : "off");
+  if (access != "on" && access != "off")
+    return fail("--host-access {}: on and off are known", access);
+  network.host_access = access == "on";
+  return {};
+}
+
 Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name,
                                       std::size_t* entrypoint) {
   machines::MachineSpec spec;
@@ -156,7 +167,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   spec.overlay_gib = invocation.number("overlay", spec.overlay_gib);
   TRY(add_program(invocation, spec));
   TRY(add_mounts(invocation, spec));
-  add_network(invocation, spec.network);
+  TRY(add_network(invocation, spec.network));
   TRY(add_pairs(invocation, "label", spec.labels));
   const std::string kernel = invocation.text("kernel");
   spec.kernel = kernel;

@@ -20,5 +20,7 @@ Result<smol::machines::MachineSpec> spec_of(const Invocation& invocation, const 
 // -v and -p, -e of `update` and others are read by the same functions.
 Result<std::vector<smol::machines::Volume>> volumes_of(const Invocation& invocation);
 Result<std::vector<smol::machines::Port>> ports_of(const Invocation& invocation);
+// --add-host and --host-access, on top of what the network has.
+smol::Result<> add_host_options(const Invocation& invocation, smol::machines::Network& network);
 
 }  // namespace smolvm

@@ -55,6 +55,10 @@ constexpr Option kNetwork[] = {
     {"--allow-cidr", Takes::kTexts, "CIDR[:PORT]",
      "the guest may reach these addresses; all others not named are refused"},
     {"--allow-host", Takes::kTexts, "HOST[:PORT]", "the guest may reach this host by its name"},
+    {"--add-host", Takes::kTexts, "NAME:ADDRESS",
+     "a name that the guest resolves; host-gateway as the address is this host"},
+    {"--host-access", Takes::kText, "on|off",
+     "whether 10.0.2.2 and fd00:0:0:2::2 lead to this host's loopback (on)"},
     {"--net-backend", Takes::kRefused, "NAME", ""},
 };
 constexpr Option kEngine[] = {
@@ -106,6 +110,9 @@ constexpr Option kUpdate[] = {
     {"--mem", Takes::kNumber, "MIB", "memory in MiB"},
     {"--net", Takes::kFlag, "", "give it a network"},
     {"--no-net", Takes::kFlag, "", "take its network and published ports away"},
+    {"--add-host", Takes::kTexts, "NAME:ADDRESS", "add a name that the guest resolves"},
+    {"--remove-host", Takes::kTexts, "NAME[:ADDRESS]", "take an added name away"},
+    {"--host-access", Takes::kText, "on|off", "whether it reaches this host's loopback"},
     {"-e,--env", Takes::kTexts, "K=V", "set an environment entry"},
     {"--remove-env", Takes::kTexts, "K", "take an environment entry away"},
     {"-w,--workdir", Takes::kText, "DIR", "working directory"},

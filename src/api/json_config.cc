@@ -94,6 +94,8 @@ void describe(Archive& a, NetConfig& c) {
   a.member("publish", c.publish);
   a.member("allow", c.allow);
   a.member("dns", c.dns);
+  a.member("hosts", c.hosts);
+  a.member("host_access", c.host_access);
   a.member("egress_log", c.egress_log);
   a.member("segment", c.segment);
   a.member("name", c.name);

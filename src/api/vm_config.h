@@ -61,6 +61,8 @@ struct NetConfig {
   std::optional<std::string> mode;  // user, tap, segment
   std::vector<std::string> publish;
   std::optional<std::vector<std::string>> allow;  // there, but empty: nothing passes
+  std::vector<std::string> hosts;                 // NAME:ADDRESS
+  std::optional<bool> host_access;
   std::optional<std::string> dns, egress_log, segment, name;
 };
 

@@ -59,7 +59,12 @@ Result<> add_user_network(const MachineSpec& spec, const std::string& folder, La
   }
   if (!ports.empty()) text += fmt::format(",publish=[{}]", joined(ports));
   if (!allowed.empty()) text += fmt::format(",allow=[{}]", joined(allowed));
-  if (!spec.network.dns.empty()) text += fmt::format(",dns={}", spec.network.dns);
+  if (!spec.network.hosts.empty()) text += fmt::format(",hosts=[{}]", joined(spec.network.hosts));
+  if (!spec.network.host_access) text += ",host_access=off";
+  if (!spec.network.dns.empty()) {
+    TRY_ASSIGN(const std::string dns, option_value(spec.network.dns));
+    text += fmt::format(",dns={}", dns);
+  }
   plan.arguments.insert(plan.arguments.end(), {"--net", text});
   plan.setup.networks.push_back(user_network());
   return {};
@@ -74,17 +79,11 @@ Result<> add_segment(const MachineSpec& spec, const std::string& address, const 
       plan.arguments.end(),
       {"--net", fmt::format("mode=segment,mac={},segment={},name={},ip={}", mac_of(spec.name, '1'),
                             segment, spec.name, address)});
-  // The segment's server knows its members and refuses all other names, so that the next one is
-  // asked.
-  std::vector<std::string> dns = {"10.88.0.1"};
-  for (GuestNetwork& network : plan.setup.networks) {
-    dns.insert(dns.end(), network.dns.begin(), network.dns.end());
-    network.dns.clear();
-  }
+  // The user-mode network's name server knows the members, too (net/peer_names.h).
   plan.setup.networks.push_back({.interface = "eth1",
                                  .addresses = {address + "/16"},
                                  .gateways = {},
-                                 .dns = dns,
+                                 .dns = {},
                                  .search = {}});
   return {};
 }

@@ -36,10 +36,13 @@ void add_network(const Smolfile& file, MachineSpec& spec) {
                             from.allow_hosts.end());
   network.allow_cidr.insert(network.allow_cidr.end(), from.allow_cidrs.begin(),
                             from.allow_cidrs.end());
+  network.hosts.insert(network.hosts.end(), from.add_hosts.begin(), from.add_hosts.end());
+  network.host_access = from.host_access.value_or(network.host_access);
   if (!from.dns.empty()) network.dns = from.dns;
   if (!from.segment.empty()) network.segment = from.segment;
   network.enabled = network.enabled || file.net.value_or(false) || !from.allow_hosts.empty() ||
-                    !from.allow_cidrs.empty() || !from.dns.empty() || !from.segment.empty();
+                    !from.allow_cidrs.empty() || !from.dns.empty() || !from.segment.empty() ||
+                    !from.add_hosts.empty();
 }
 
 void add_program(const Smolfile& file, MachineSpec& spec) {

@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "machines/image_spec.h"
+#include "net/user/nat.h"
 
 namespace smol::machines {
 namespace {
@@ -55,14 +56,48 @@ Result<HostAddress> socket_address(const std::string& text, u16 port) {
   return out;
 }
 
+// Whether both addresses cannot have one port at the same time. "::" is IPv6 alone.
+bool overlap(const std::string& a, const std::string& b) {
+  const auto left = net::user::IpAddress::parse(a), right = net::user::IpAddress::parse(b);
+  if (!left || !right) return a == b;
+  return left->is_v4() == right->is_v4() &&
+         (*left == *right || left->is_unspecified() || right->is_unspecified());
+}
+
 Result<> validate_ports(const MachineSpec& spec) {
   for (std::size_t i = 0; i < spec.ports.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (const Port &a = spec.ports[i], &b = spec.ports[j];
-          a.host == b.host && a.udp == b.udp &&
-          (a.address == b.address || a.address == "0.0.0.0" || b.address == "0.0.0.0"))
+          a.host == b.host && a.udp == b.udp && overlap(a.address, b.address))
         return fail("port {} of the host is published twice ({} and {})", a.host, to_text(b),
                     to_text(a));
+  return {};
+}
+
+// By the texts' own readers, so that what is stored can be started.
+Result<> validate_network(const Network& network) {
+  if (!network.dns.empty()) {
+    if (const auto good = net::user::parse_resolver(network.dns); !good)
+      return wrap(good.error(), "--dns");
+  }
+  if (!network.segment.empty()) {
+    if (const auto good = validate_name(network.segment); !good)
+      return wrap(good.error(), "--network");
+  }
+  for (const std::string& text : network.allow_cidr) {
+    const auto rule = net::user::EgressRule::parse(text);
+    if (!rule) return wrap(rule.error(), "--allow-cidr");
+    if (!rule->cidr) return fail("--allow-cidr: '{}' is a name: --allow-host takes those", text);
+  }
+  for (const std::string& text : network.allow_host) {
+    if (const auto rule = net::user::EgressRule::parse(text); !rule)
+      return wrap(rule.error(), "--allow-host");
+  }
+  net::user::NatConfig scratch;
+  for (const std::string& text : network.hosts) {
+    if (const auto good = net::user::add_host_name(text, scratch); !good)
+      return wrap(good.error(), "--add-host");
+  }
   return {};
 }
 
@@ -109,14 +144,7 @@ Result<> validate(const MachineSpec& spec) {
   if (!spec.stop_signal.empty() && !signal_number(spec.stop_signal))
     return fail("'{}' is no signal", spec.stop_signal);
   if (!spec.ports.empty() && !spec.network.enabled) return fail("-p needs a network: add --net");
-  if (!spec.network.dns.empty()) {
-    if (const auto good = socket_address(spec.network.dns, 53); !good)
-      return wrap(good.error(), "--dns");
-  }
-  if (!spec.network.segment.empty()) {
-    if (const auto good = validate_name(spec.network.segment); !good)
-      return wrap(good.error(), "--network");
-  }
+  TRY(validate_network(spec.network));
   TRY(validate_ports(spec));
   return validate_volumes(spec);
 }
@@ -127,6 +155,9 @@ Result<> check_port(const Port& port) {
       ::socket(address.bytes.ss_family, (port.udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail_errno("cannot create a socket to test port {}", port.host);
   const int on = 1;
+  // As the publisher has it.
+  if (address.bytes.ss_family == AF_INET6)
+    ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
   // As a listener has it: a connection of an earlier machine that still lingers does not hold the
   // port.
   if (!port.udp) ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));

@@ -39,6 +39,8 @@ struct Network {
   std::string segment;                              // --network NAME; empty: user-mode NAT alone
   std::vector<std::string> allow_cidr, allow_host;  // empty: everything is allowed
   std::string dns;
+  std::vector<std::string> hosts{};  // NAME:ADDRESS or NAME:host-gateway: names of the user's own
+  bool host_access = true;           // the gateway's addresses lead to the host's loopback
 
   bool operator==(const Network&) const = default;
 };

@@ -78,6 +78,7 @@ void fields(Visitor&& visit, auto& v)
 {
   visit("enabled", v.enabled), visit("segment", v.segment), visit("allow_cidr", v.allow_cidr);
   visit("allow_host", v.allow_host), visit("dns", v.dns);
+  visit("hosts", v.hosts), visit("host_access", v.host_access);
 }
 template <class Visitor>
 void fields(Visitor&& visit, auto& v)

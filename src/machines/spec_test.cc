@@ -57,9 +57,53 @@ TEST(Spec, DoubledThingsAreRefused) {
   EXPECT_FALSE(validate(spec));
 }
 
+TEST(Spec, PortsOfBothFamilies) {
+  MachineSpec spec;
+  spec.name = "a";
+  spec.network.enabled = true;
+  spec.ports = {{"0.0.0.0", 80, 1, true}, {"::", 80, 1, true}};
+  EXPECT_TRUE(validate(spec));
+  spec.ports.push_back({"::1", 80, 2, true});
+  EXPECT_FALSE(validate(spec));
+}
+
+TEST(Spec, NetworkTextsAreRead) {
+  MachineSpec spec;
+  spec.name = "a";
+  spec.network = {.enabled = true,
+                  .segment = "lab",
+                  .allow_cidr = {"10.0.0.0/8", "[fd00::/8]:443"},
+                  .allow_host = {"example.org:443", "*.example.net"},
+                  .dns = "[fd00::1]:5353",
+                  .hosts = {"db:10.1.2.3", "six:[fd00::1]", "six:fd00::2", "Me:host-gateway"},
+                  .host_access = false};
+  const auto good = validate(spec);
+  EXPECT_TRUE(good) << good.error().chain();
+  const auto refusal = [&](auto change) {
+    MachineSpec other = spec;
+    change(other.network);
+    const auto valid = validate(other);
+    return valid ? std::string() : valid.error().chain();
+  };
+  EXPECT_NE(refusal([](Network& n) { n.allow_cidr = {"10.0.0.1/8"}; }).find("--allow-cidr: "),
+            std::string::npos);
+  EXPECT_NE(refusal([](Network& n) { n.allow_cidr = {"example.org"}; }).find("--allow-host"),
+            std::string::npos);
+  EXPECT_NE(refusal([](Network& n) { n.allow_host = {"a b"}; }).find("--allow-host: "),
+            std::string::npos);
+  EXPECT_NE(refusal([](Network& n) { n.dns = "dns.example"; }).find("--dns: "), std::string::npos);
+  for (const char* const text : {"", "db", ":10.0.0.1", "db:", "db:nowhere", "*.db:10.0.0.1",
+                                 "d b:10.0.0.1", "db:10.0.0.1:80"})
+    EXPECT_NE(refusal([&](Network& n) { n.hosts = {text}; }).find("--add-host: "),
+              std::string::npos)
+        << text;
+}
+
 TEST(Spec, JsonOfAnotherShapeIsRefused) {
   MachineSpec spec;
   spec.name = "a";
+  spec.network.hosts = {"db:10.1.2.3"};
+  spec.network.host_access = false;
   const auto back = spec_from_json(to_json(spec));
   ASSERT_TRUE(back);
   EXPECT_EQ(*back, spec);

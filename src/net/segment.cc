@@ -63,7 +63,12 @@ class Segment final : public Backend {
   }
   ~Segment() override {
     if (mutex_ != nullptr) loop_.remove(place_->fd());
-    for (Member& member : members_) close(member);
+    for (Member& member : members_) {
+      withdraw(member);
+      close(member);
+    }
+    if (options_.names && !options_.name.empty())
+      options_.names->remove(options_.name, options_.ip);
   }
 
   std::string name() const override { return fmt::format("segment {}", options_.directory); }
@@ -86,6 +91,9 @@ class Segment final : public Backend {
   Where find_or_add(const MacAddress& mac);
   void forget(Where member);
   void close(Member& member);
+  // Its name among those that the machine's other name servers give.
+  void introduce(Member& member, const SegmentHello& hello);
+  void withdraw(const Member& member);
   void watch_out(Where member, u32 events);
   void watch_in(Where member, u32 events);
   void in_ready(Where member);
@@ -128,7 +136,11 @@ Segment::Segment(base::EventLoop& loop, const SegmentOptions& options)
     : loop_(loop),
       options_(options),
       services_(
-          {.mac = options.mac, .guest_ip = options.ip, .name = options.name, .mtu = options.mtu},
+          {.mac = options.mac,
+           .guest_ip = options.ip,
+           .name = options.name,
+           .mtu = options.mtu,
+           .gives_dns = options.names == nullptr},
           [this](std::string_view wanted) -> std::optional<u32> {
             if (wanted == options_.name && options_.ip != 0) return options_.ip;
             for (const Member& member : members_)
@@ -141,7 +153,9 @@ Segment::Segment(base::EventLoop& loop, const SegmentOptions& options)
               if (member.introduced && member.ip == address && !member.name.empty())
                 return member.name;
             return std::nullopt;
-          }) {}
+          }) {
+  if (options_.names && !options_.name.empty()) options_.names->add(options_.name, options_.ip);
+}
 
 Result<> Segment::attach(FrameSink& sink) {
   sink_ = &sink;
@@ -213,7 +227,21 @@ void Segment::close(Member& member) {
   }
 }
 
+void Segment::introduce(Member& member, const SegmentHello& hello) {
+  withdraw(member);
+  member.introduced = true;
+  member.ip = hello.ip;
+  member.name = hello.name;
+  if (options_.names && member.ip != 0 && !member.name.empty())
+    options_.names->add(member.name, member.ip);
+}
+
+void Segment::withdraw(const Member& member) {
+  if (options_.names && member.introduced) options_.names->remove(member.name, member.ip);
+}
+
 void Segment::forget(Where member) {
+  withdraw(*member);
   close(*member);
   if (const auto found = by_mac_.find(key_of(member->mac.data()));
       found != by_mac_.end() && found->second == member)
@@ -295,10 +323,8 @@ Segment::Got Segment::receive_hello(Where stranger) {
   loop_.remove(stranger->in.get());
   member->in = std::move(stranger->in);
   member->in_events = EPOLLIN;
-  member->introduced = true;
   member->waits_for_room = false;
-  member->ip = hello.ip;
-  member->name = hello.name;
+  introduce(*member, hello);
   const auto added =
       loop_.add(member->in.get(), EPOLLIN, [this, member](u32) { in_ready(member); });
   if (!added) base::log_warn("{}: {}", name(), added.error().chain());

@@ -21,6 +21,7 @@
 
 #include "base/event_loop.h"
 #include "net/backend.h"
+#include "net/peer_names.h"
 #include "net/segment_services.h"
 
 namespace smol::net {
@@ -31,6 +32,9 @@ struct SegmentOptions {
   std::string name{};  // for DNS: letters, digits and '-', at most 63; empty: none
   u32 ip = 0;          // host order, in 10.88.0.0/16; 0: none
   u16 mtu = 0;         // 0: not told
+  // Where the members' names are written, too: shared with the machine's other back ends, which end
+  // in any order. Empty: this segment's own server is the only one that knows them.
+  std::shared_ptr<PeerNames> names{};
 };
 
 // Takes the member's place in the directory at once; connects when the device is activated. An

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "net/peer_names.h"
 #include "net/segment_services.h"
 
 namespace smol::net {
@@ -90,36 +91,6 @@ bool read_name(ConstByteSpan& rest, std::string& name) {
   }
 }
 
-void append_name(std::vector<u8>& to, std::string_view name) {
-  while (!name.empty()) {
-    const std::size_t dot = std::min(name.find('.'), name.size());
-    to.push_back(static_cast<u8>(dot));
-    to.insert(to.end(), name.begin(), name.begin() + static_cast<std::ptrdiff_t>(dot));
-    name = name.substr(std::min(name.size(), dot + 1));
-  }
-  to.push_back(0);
-}
-
-// "4.3.2.1.in-addr.arpa" is 1.2.3.4.
-std::optional<u32> reverse_address(std::string_view name) {
-  constexpr std::string_view kSuffix = ".in-addr.arpa";
-  if (!name.ends_with(kSuffix)) return std::nullopt;
-  name.remove_suffix(kSuffix.size());
-  u32 address = 0;
-  for (int i = 0; i < 4; ++i) {
-    const std::string_view part = name.substr(0, name.find('.'));
-    name = part.size() == name.size() ? std::string_view() : name.substr(part.size() + 1);
-    if (part.empty() || part.size() > 3 ||
-        part.find_first_not_of("0123456789") != std::string_view::npos)
-      return std::nullopt;
-    u32 value = 0;
-    for (const char c : part) value = 10 * value + static_cast<u32>(c - '0');
-    if (value > 255) return std::nullopt;
-    address |= value << (8 * i);
-  }
-  return name.empty() ? std::optional(address) : std::nullopt;
-}
-
 }  // namespace
 
 std::vector<u8> SegmentServices::dhcp(ConstByteSpan request) const {
@@ -151,7 +122,7 @@ std::vector<u8> SegmentServices::dhcp(ConstByteSpan request) const {
   if (answer != kNak) {
     if (type[0] != kInform) append_option(reply, kLease, kLeaseSeconds);
     append_option(reply, kMask, ~u32{0} << (32 - config_.prefix));
-    append_option(reply, kDnsServers, config_.service_ip);
+    if (config_.gives_dns) append_option(reply, kDnsServers, config_.service_ip);
     append_option(reply, kDomain, kSegmentDomain);
     if (!config_.name.empty()) append_option(reply, kHostName, config_.name);
     const char mtu[] = {static_cast<char>(config_.mtu >> 8), static_cast<char>(config_.mtu & 0xff)};
@@ -175,14 +146,12 @@ std::vector<u8> SegmentServices::dns_answer(const std::string& name, u16 type, u
     code = known ? kNoError : kNoSuchName;
     if (!known || (type != kPtr && type != kAny)) return {};
     std::vector<u8> target;
-    append_name(target, fmt::format("{}.{}", *known, kSegmentDomain));
+    append_dns_name(target, fmt::format("{}.{}", *known, kSegmentDomain));
     head(kPtr, target.size());
     record.insert(record.end(), target.begin(), target.end());
     return record;
   }
-  std::string_view label = name;
-  const std::string suffix = fmt::format(".{}", kSegmentDomain);
-  if (label.ends_with(suffix)) label.remove_suffix(suffix.size());
+  const std::string_view label = without_segment_domain(name);
   const auto address = by_name_(label);
   // A name of another domain is for another server to know; one of ours that nobody has does not
   // exist.

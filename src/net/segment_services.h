@@ -24,11 +24,9 @@ struct SegmentServicesConfig {
   std::string name;             // the guest's, lower case
   u32 service_ip = 0x0a580001;  // 10.88.0.1
   u8 prefix = 16;
-  u16 mtu = 0;  // 0: not told
+  u16 mtu = 0;            // 0: not told
+  bool gives_dns = true;  // DHCP names us as a name server: not where the guest has a better one
 };
-
-// The segment's domain: NAME and NAME.network are the same.
-inline constexpr std::string_view kSegmentDomain = "network";
 
 class SegmentServices {
  public:

@@ -54,13 +54,14 @@ struct SegmentTest : ::testing::Test {
       return frame.size() < 14 ? frame : frame.substr(14);
     }
   };
-  Machine& add(u8 number, const std::string& name = "") {
+  Machine& add(u8 number, const std::string& name = "", std::shared_ptr<PeerNames> names = {}) {
     Machine& machine = machines.emplace_back();
     machine.mac = mac_of(number);
     auto opened = open_segment(*loop, {.directory = folder + "/net",
                                        .mac = machine.mac,
                                        .name = name,
-                                       .ip = 0x0a580100u + number});
+                                       .ip = 0x0a580100u + number,
+                                       .names = std::move(names)});
     EXPECT_TRUE(opened) << opened.error().chain();
     machine.backend = std::move(*opened);
     const std::lock_guard lock(machine.sink.lock);
@@ -122,6 +123,26 @@ TEST_F(SegmentTest, AddressesBehindAMemberAreLearned) {
   EXPECT_EQ(b.take(), "found");
   EXPECT_EQ(c.take(), "c's own");
   EXPECT_EQ(b.take(), "");
+}
+
+TEST_F(SegmentTest, NamesAreSharedWithOtherServers) {
+  const auto names = std::make_shared<PeerNames>();
+  add(1, "one", names);
+  add(2, "two");
+  settle();
+  EXPECT_EQ(names->address_of("one"), 0x0a580101u);
+  EXPECT_EQ(names->address_of("two.network"), 0x0a580102u);
+  EXPECT_EQ(names->name_of(0x0a580102), "two");
+  EXPECT_EQ(names->address_of("three"), std::nullopt);
+  machines.pop_back();
+  settle();
+  EXPECT_EQ(names->address_of("two"), std::nullopt);
+  add(2, "deux");
+  settle();
+  EXPECT_EQ(names->name_of(0x0a580102), "deux");
+  machines.clear();
+  EXPECT_EQ(names->address_of("one"), std::nullopt);
+  EXPECT_EQ(names->address_of("deux"), std::nullopt);
 }
 
 TEST_F(SegmentTest, MembersComeAndGo) {

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <sys/random.h>
 
+#include <algorithm>
+
 #include "devices/virtio/net/net.h"
 #include "net/segment.h"
 #include "net/tap.h"
@@ -25,8 +27,12 @@ u32 host_order(const std::string& text) {
   return ::inet_pton(AF_INET, text.c_str(), &address) == 1 ? ntohl(address.s_addr) : 0;
 }
 
-Result<net::user::NatConfig> nat_config(const NetConfig& config, const MacAddress& mac) {
+using SharedNames = std::shared_ptr<net::PeerNames>;
+
+Result<net::user::NatConfig> nat_config(const NetConfig& config, const MacAddress& mac,
+                                        const SharedNames& names) {
   net::user::NatConfig nat;
+  nat.peers = names;
   nat.guest_mac = mac;
   if (config.mtu != 0) nat.mtu = config.mtu;
   for (const std::string& text : config.publish) {
@@ -42,12 +48,15 @@ Result<net::user::NatConfig> nat_config(const NetConfig& config, const MacAddres
     TRY_ASSIGN(const auto resolver, net::user::parse_resolver(config.dns));
     nat.resolvers.push_back(resolver);
   }
+  for (const std::string& text : config.hosts) TRY(net::user::add_host_name(text, nat));
+  nat.host_access = config.host_access;
   nat.egress_log = config.egress_log;
   return nat;
 }
 
 Result<std::unique_ptr<net::Backend>> make_backend(base::EventLoop& loop, const NetConfig& config,
-                                                   const MacAddress& mac) {
+                                                   const MacAddress& mac,
+                                                   const SharedNames& names) {
   switch (config.mode) {
     case NetMode::kTap:
       return net::open_tap(loop, {.name = config.tap,
@@ -57,7 +66,7 @@ Result<std::unique_ptr<net::Backend>> make_backend(base::EventLoop& loop, const 
                                   .mask = config.mask,
                                   .mtu = config.mtu});
     case NetMode::kUser: {
-      TRY_ASSIGN(const auto nat, nat_config(config, mac));
+      TRY_ASSIGN(const auto nat, nat_config(config, mac, names));
       return net::user::create(loop, nat);
     }
     case NetMode::kSegment:
@@ -65,19 +74,31 @@ Result<std::unique_ptr<net::Backend>> make_backend(base::EventLoop& loop, const 
                                       .mac = mac,
                                       .name = config.name,
                                       .ip = host_order(config.ip),
-                                      .mtu = config.mtu});
+                                      .mtu = config.mtu,
+                                      .names = names});
   }
   return fail("an unknown kind of network");
+}
+
+// With a user-mode network beside a segment, its name server knows the segment's members, too.
+// Shared by back ends that end in any order. Empty: nobody would read it.
+SharedNames names_for(const std::vector<NetConfig>& nets) {
+  const auto has = [&](NetMode mode) {
+    return std::ranges::find(nets, mode, &NetConfig::mode) != nets.end();
+  };
+  return has(NetMode::kUser) && has(NetMode::kSegment) ? std::make_shared<net::PeerNames>()
+                                                       : SharedNames();
 }
 
 }  // namespace
 
 Result<> Machine::add_nets() {
+  const SharedNames names = names_for(config_.nets);
   for (std::size_t i = 0; i < config_.nets.size(); ++i) {
     const NetConfig& config = config_.nets[i];
     const std::string id = config.id.empty() ? fmt::format("_net{}", i) : config.id;
     TRY_ASSIGN(const MacAddress mac, config.mac ? Result<MacAddress>(*config.mac) : random_mac());
-    auto backend = make_backend(*loop_, config, mac);
+    auto backend = make_backend(*loop_, config, mac, names);
     if (!backend) return wrap(backend.error(), "network device {}", id);
     TRY_ASSIGN(auto device,
                devices::virtio::Net::create(*loop_, std::move(*backend),

@@ -152,6 +152,8 @@ Result<NetConfig> net_config(const api::NetConfig& net, int fd) {
   text.add("queue_size", net.queue_size).add(net.rate_limiter_config);
   if (!net.publish.empty()) text.add("publish", net.publish);
   if (net.allow) text.add("allow", *net.allow);
+  if (!net.hosts.empty()) text.add("hosts", net.hosts);
+  if (net.host_access) text.add("host_access", std::string_view(*net.host_access ? "on" : "off"));
   text.add("dns", net.dns)
       .add("egress_log", net.egress_log)
       .add("segment", net.segment)

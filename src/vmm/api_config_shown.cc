@@ -53,6 +53,8 @@ api::NetConfig shown(const NetConfig& net) {
   out.publish = net.publish;
   if (net.restrict_egress) out.allow = net.allow;
   out.dns = if_any(net.dns);
+  out.hosts = net.hosts;
+  if (!net.host_access) out.host_access = false;
   out.egress_log = if_any(net.egress_log);
   out.segment = if_any(net.segment);
   out.name = if_any(net.name);

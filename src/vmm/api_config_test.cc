@@ -46,7 +46,8 @@ TEST(ApiConfig, EveryMemberArrives) {
     "cpus":{"boot_vcpus":4,"max_vcpus":4},"memory":{"size":67108864,"shared":true},
     "disks":[{"path":"/d,with=commas [and brackets]","readonly":true,"serial":"s","id":"d","num_queues":2,"queue_size":128,
               "image_type":"Qcow2","rate_limiter_config":{"bandwidth":{"size":1000,"one_time_burst":5,"refill_time":100}}}],
-    "net":[{"mode":"user","mac":"52:54:00:00:00:01","mtu":9000,"publish":["8080:80"],"allow":[]}],
+    "net":[{"mode":"user","mac":"52:54:00:00:00:01","mtu":9000,"publish":["8080:80"],"allow":[],
+           "hosts":["db:10.0.0.1","six:[fd00::1]"],"host_access":false}],
     "rng":{"src":"/dev/hwrng"},"serial":{"mode":"File","file":"/log"},"console":{"mode":"Off"},
     "vsock":{"cid":9,"socket":"/v"},"shares":[{"tag":"t","path":"/p","read_only":true,"uid":5}],
     "platform":{"accel":"kvm","cpu_model":"x86-64-v2","tables":"mp","deterministic":false}})");
@@ -72,6 +73,8 @@ TEST(ApiConfig, EveryMemberArrives) {
   EXPECT_EQ(config->nets[0].mtu, 9000);
   EXPECT_EQ(config->nets[0].publish, std::vector<std::string>{"8080:80"});
   EXPECT_TRUE(config->nets[0].restrict_egress);
+  EXPECT_EQ(config->nets[0].hosts, (std::vector<std::string>{"db:10.0.0.1", "six:[fd00::1]"}));
+  EXPECT_FALSE(config->nets[0].host_access);
   EXPECT_EQ(config->rng_source, "/dev/hwrng");
   EXPECT_EQ(config->serial.file, "/log");
   EXPECT_EQ(config->console.mode, ConsoleMode::kOff);

@@ -67,9 +67,11 @@ struct NetConfig {
   // kUser: HOST ports that lead to the guest, `[tcp:|udp:][ADDR:]HOST:GUEST`; if `allow` is given
   // only those peers.
   std::vector<std::string> publish, allow;
-  bool restrict_egress = false;  // `allow` was given, perhaps empty: nothing else passes
-  std::string dns;               // empty: the host's
-  std::string egress_log;        // file of JSON lines
+  bool restrict_egress = false;    // `allow` was given, perhaps empty: nothing else passes
+  std::string dns;                 // empty: the host's
+  std::vector<std::string> hosts;  // NAME:ADDRESS or NAME:host-gateway: names of the user's own
+  bool host_access = true;         // the gateway's addresses lead to the host's loopback
+  std::string egress_log;          // file of JSON lines
 
   // kSegment: a directory that the members share, and this machine's name and IPv4 address on it.
   std::string segment, name;

@@ -23,6 +23,8 @@ constexpr ModeKey kModeKeys[] = {
     {"publish", NetMode::kUser, "user"},
     {"allow", NetMode::kUser, "user"},
     {"dns", NetMode::kUser, "user"},
+    {"hosts", NetMode::kUser, "user"},
+    {"host_access", NetMode::kUser, "user"},
     {"egress_log", NetMode::kUser, "user"},
     {"segment", NetMode::kSegment, "segment"},
     {"name", NetMode::kSegment, "segment"},
@@ -95,6 +97,8 @@ Result<> read_user(const OptionList& list, NetConfig& net) {
   TRY_ASSIGN(net.allow, list.list("allow"));
   net.restrict_egress = list.has("allow");
   net.dns = list.text("dns");
+  TRY_ASSIGN(net.hosts, list.list("hosts"));
+  TRY_ASSIGN(net.host_access, list.flag("host_access", true));
   net.egress_log = list.text("egress_log");
   if (!net.ip.empty()) return fail("--net: 'ip' belongs to mode=tap and mode=segment");
   return {};

@@ -48,11 +48,15 @@ TEST(NetOptions, UserAndSegment) {
   const auto user = parse_net(
       "mode=user,publish=[tcp:127.0.0.1:8080:80,udp:0.0.0.0:53:53],allow=[10.0.0.0/"
       "8,example.org:443],"
-      "dns=1.1.1.1,egress_log=/l,bw_size=1M,bw_refill_time=100");
+      "dns=1.1.1.1,egress_log=/l,bw_size=1M,bw_refill_time=100,hosts=[db:10.0.0.1,six:[fd00::1]],"
+      "host_access=off");
   ASSERT_TRUE(user) << user.error().chain();
   EXPECT_EQ(user->publish.size(), 2u);
   EXPECT_EQ(user->allow[1], "example.org:443");
   EXPECT_TRUE(user->restrict_egress);
+  EXPECT_EQ(user->hosts, (std::vector<std::string>{"db:10.0.0.1", "six:[fd00::1]"}));
+  EXPECT_FALSE(user->host_access);
+  EXPECT_TRUE(parse_net("mode=user")->host_access);
   EXPECT_EQ(user->rate_limit.bandwidth.size, kMiB);
   EXPECT_EQ(user->rate_limit.bandwidth.refill_ms, 100u);
   EXPECT_TRUE(parse_net("mode=user,allow=[]")->restrict_egress);
@@ -68,6 +72,9 @@ TEST(NetOptions, Refusals) {
   EXPECT_NE(error_of("mode=bridge").find("user, tap and segment"), std::string::npos);
   EXPECT_NE(error_of("tap=a,publish=80:80").find("'tap' belongs to mode=tap"), std::string::npos);
   EXPECT_NE(error_of("mode=user,segment=/x").find("mode=segment"), std::string::npos);
+  EXPECT_NE(error_of("mode=user,host_access=perhaps").find("host_access"), std::string::npos);
+  EXPECT_NE(error_of("tap=a,hosts=[a:10.0.0.1]").find("'hosts' belongs to mode=user"),
+            std::string::npos);
   EXPECT_NE(error_of("mode=user,ip=10.0.0.1").find("'ip'"), std::string::npos);
   EXPECT_NE(error_of("vhost_user=on").find("'vhost_user' is not supported"), std::string::npos);
   for (const std::string_view text : {"mac=52:54:00:12:34",

@@ -269,7 +269,9 @@ class VerbTest(NamedTest):
         before = self.record()
         for words, text in ((["--overlay", "10"], "shrink"), (["--storage", "0"], "shrink"), (["--remove-port", "1"], "'1'"),
                             (["--remove-volume", "/x"], "'/x'"), (["--remove-env", "A"], "'A'"), (["--mem", "0"], "--mem"),
-                            (["-p", "8081:1"], "8081"), (["--net", "--no-net"], "contradict"), ([], "nothing")):
+                            (["-p", "8081:1"], "8081"), (["--net", "--no-net"], "contradict"), ([], "nothing"),
+                            (["--add-host", "a:b:c", "--net"], "a:b:c"), (["--add-host", "a:10.0.0.1", "--no-net"], "contradict"),
+                            (["--remove-host", "db"], "'db'"), (["--host-access", "1"], "on and off")):
             self.bad("update", "web", *words, says=[text])
         self.assertEqual(self.record(), before)
 
@@ -378,11 +380,59 @@ class VerbTest(NamedTest):
 
 
     def test_machines_of_a_network_know_each_other_by_name(self):
-        for name in ("one", "two"):
-            self.create(name, "--network", "lab", "--mem", "128")
+        for name, words in (("one", ["--add-host", "db:192.0.2.8", "--add-host", "db:2001:db8::8", "--add-host", "me:host-gateway"]),
+                            ("two", ["--allow-host", "other.example", "--host-access", "off", "--add-host", "x:192.0.2.1"])):
+            self.create(name, "--network", "lab", "--mem", "128", "--dns", f"127.0.0.1:{self.name_server()}", *words)
             self.good("start", name)
         self.assertIn("1 packets received", self.good("exec", "one", "--", "ping", "-c", "1", "-W", "20", "two"))
-        self.good("exec", "two", "--", "sh", "-c", "ip -4 -o address show eth1 | grep -c 10.88.0.3; grep -c . /etc/resolv.conf", out="1\n2\n")
+        self.good("exec", "two", "--", "sh", "-c", "ip -4 -o address show eth1 | grep -c 10.88.0.3; grep -c . /etc/resolv.conf", out="1\n1\n")
+        # One name server knows peers, the world and what was added; a policy does not hide the machine's own network.
+        self.assertEqual(self.looked_up("one", "two", "two.network", "outside.example", "db", "me", "nobody.example"),
+                         [["10.88.0.3"], ["10.88.0.3"], ["192.0.2.7"], ["192.0.2.8", "2001:db8::8"], ["10.0.2.2"], []])
+        self.assertIn("two.network", self.good("exec", "one", "--", "nslookup", "10.88.0.3"))
+        self.assertEqual(self.looked_up("two", "one", "outside.example"), [["10.88.0.2"], []])
+        # The host's loopback, by its name and with host access alone.
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            knock = f"nc -w 60 {{}} {server.getsockname()[1]} </dev/null >/dev/null 2>&1 && echo in || echo out"
+            served = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
+            served.start()
+            self.good("exec", "one", "--", "sh", "-c", knock.format("me"), out="in\n")
+            served.join()
+            self.good("stop", "two")
+            self.good("update", "two", "--add-host", "me:host-gateway", "--remove-host", "x")
+            self.assertEqual((self.record("two")["network"]["add_host"], self.record("two")["network"]["host_access"]), (["me:host-gateway"], False))
+            self.good("start", "two")
+            self.good("exec", "two", "--", "sh", "-c", knock.format("me"), out="out\n")
+
+    def name_server(self):
+        """The port of a name server on the loopback that knows outside.example as 192.0.2.7 and no other name."""
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+
+        def serve():
+            while True:
+                try:
+                    query, client = server.recvfrom(4096)
+                except OSError:
+                    return
+                end = query.index(0, 12) + 5
+                known = query[12:end - 4] == b"\7outside\7example\0"
+                record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\7" if known and query[end - 4:end - 2] == b"\0\1" else b""
+                flags = b"\x81\x80" if known else b"\x81\x83"
+                server.sendto(query[:2] + flags + b"\0\1\0" + bytes([len(record) and 1]) + b"\0\0\0\0" + query[12:end] + record, client)
+        threading.Thread(target=serve, daemon=True).start()
+        return server.getsockname()[1]
+
+    def looked_up(self, machine, *names):
+        """The addresses of each name, as BusyBox's nslookup tells them in the guest."""
+        found = []
+        for name in names:
+            told = self.vm("exec", machine, "--", "nslookup", name).out.decode().split("\n\n", 1)[-1]
+            found.append(sorted(re.findall(r"^Address: *(\S+)$", told, re.M)))
+        return found
 
 
 class BadInputTest(NamedTest):
@@ -404,7 +454,10 @@ class BadInputTest(NamedTest):
                             (["-v", "/missing:/x"], "/missing"), (["-v", "/etc/passwd:/x"], "not a directory"), (["-v", "/tmp:x"], "absolute"),
                             (["-v", "/tmp:/x", "-v", "/usr:/x"], "/x"), (["--mem", "0"], "--mem"), (["--cpus", "0"], "--cpus"),
                             (["--cpus", "33"], "--cpus"), (["-I", "alpine:3.20"], "alpine:3.20"), (["--accel", "magic"], "magic"),
-                            (["--secret-file", "a=b"], "absolute"), (["-e", "=x"], "=x"), (["--dns", "x"], "x")):
+                            (["--secret-file", "a=b"], "absolute"), (["-e", "=x"], "=x"), (["--dns", "x"], "x"),
+                            (["--add-host", "db"], "NAME:ADDRESS"), (["--add-host", "db:nowhere"], "nowhere"), (["--host-access", "maybe"], "maybe"),
+                            (["--allow-cidr", "10.0.0.1/8"], "10.0.0.1/8"), (["--allow-cidr", "a.example"], "--allow-host"),
+                            (["--allow-host", "a b"], "a b")):
             self.bad("create", "web", *words, says=[text])
         self.good("ls", out="No machines found\n")
         for words, text in ((["create", "--wings"], "--wings"), (["create", "--mem", "x"], "--mem"), (["fly"], "machine fly"), ([], "verb"),

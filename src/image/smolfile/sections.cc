@@ -23,10 +23,12 @@ Result<> read_artifact(const TableReader& in, Smolfile& file) {
 }
 
 Result<> read_network(const TableReader& in, Smolfile& file) {
-  TRY(in.only({"allow_hosts", "allow_cidrs", "dns", "name"}));
+  TRY(in.only({"allow_hosts", "allow_cidrs", "dns", "name", "add_hosts", "host_access"}));
   TRY(in.texts("allow_hosts", file.network.allow_hosts));
   TRY(in.texts("allow_cidrs", file.network.allow_cidrs));
   TRY(in.text("dns", file.network.dns));
+  TRY(in.texts("add_hosts", file.network.add_hosts));
+  TRY(in.boolean("host_access", file.network.host_access));
   return in.text("name", file.network.segment);
 }
 

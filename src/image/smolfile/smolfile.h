@@ -80,8 +80,9 @@ struct Smolfile {
     std::string platform;
   } artifact;
   struct Network {
-    std::vector<std::string> allow_hosts, allow_cidrs;
+    std::vector<std::string> allow_hosts, allow_cidrs, add_hosts;
     std::string dns, segment;
+    std::optional<bool> host_access;
   } network;
   struct Health {
     std::vector<std::string> exec;

@@ -50,6 +50,8 @@ oci_platform = "linux/amd64"
 [network]
 allow_hosts = ["example.org"]
 allow_cidrs = ["10.0.0.0/8"]
+add_hosts = ["db:10.0.0.1"]
+host_access = false
 dns = "9.9.9.9"
 name = "lab"
 [health]
@@ -88,6 +90,8 @@ TEST(Smolfile, ReadsEveryKey) {
   EXPECT_EQ(read->artifact.memory_mib, 128u);
   EXPECT_EQ(read->artifact.entrypoint, std::vector<std::string>{"/only"});
   EXPECT_EQ(read->network.segment, "lab");
+  EXPECT_EQ(read->network.add_hosts, std::vector<std::string>{"db:10.0.0.1"});
+  EXPECT_EQ(read->network.host_access, false);
   EXPECT_EQ(read->health.exec, (std::vector<std::string>{"/bin/sh", "-c", "wget -q localhost"}));
   EXPECT_EQ(read->health.timeout_ns, 500'000'000u);
   EXPECT_EQ(read->health.startup_grace_ns, 60'000'000'000u);

@@ -92,6 +92,27 @@ Result<Endpoint> parse_resolver(std::string_view text) {
   return resolver;
 }
 
+Result<> add_host_name(std::string_view text, NatConfig& config) {
+  const auto colon = text.find(':');
+  if (colon == std::string_view::npos)
+    return fail("'{}': a host name is added as NAME:ADDRESS", text);
+  std::string name(text.substr(0, colon));
+  for (char& c : name)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  if (name.ends_with('.')) name.pop_back();
+  if (name.starts_with("*.") || !valid_pattern(name))
+    return fail("'{}': '{}' is not a host name", text, text.substr(0, colon));
+  const std::string_view address = text.substr(colon + 1);
+  if (address == "host-gateway") {
+    config.names.push_back({std::move(name), config.gateway4});
+    return {};
+  }
+  const auto parsed = IpAddress::parse(without_brackets(address));
+  if (!parsed) return wrap(parsed.error(), "the host name '{}'", text);
+  config.names.push_back({std::move(name), *parsed});
+  return {};
+}
+
 std::string PublishedPort::text() const {
   return fmt::format("{}:{}:{}", protocol == Protocol::kTcp ? "tcp" : "udp",
                      Endpoint{bind, host_port}.text(), guest_port);

@@ -63,6 +63,18 @@ TEST(Config, EgressRules) {
     EXPECT_FALSE(EgressRule::parse(bad)) << bad;
 }
 
+TEST(Config, HostNames) {
+  NatConfig config;
+  for (const char* good :
+       {"db:192.0.2.1", "DB.Example.:fd00::1", "six:[fd00::2]", "me:host-gateway"})
+    EXPECT_TRUE(add_host_name(good, config)) << good;
+  std::vector<std::string> found;
+  for (const HostName& entry : config.names)
+    found.push_back(entry.name + " " + entry.address.text());
+  EXPECT_EQ(found, (std::vector<std::string>{"db 192.0.2.1", "db.example fd00::1", "six fd00::2",
+                                             "me 10.0.2.2"}));
+}
+
 TEST(Config, Resolvers) {
   EXPECT_EQ(parse_resolver("192.0.2.1")->text(), "192.0.2.1:53");
   EXPECT_EQ(parse_resolver("192.0.2.1:5353")->text(), "192.0.2.1:5353");

@@ -14,6 +14,7 @@ namespace {
 
 constexpr u16 kPort = 53;
 constexpr u32 kLocalTtl = 60;
+constexpr u32 kPeerTtl = 5;  // machines come and go
 
 u16 random_id() {
   u16 id = 0;
@@ -103,13 +104,36 @@ bool DnsForwarder::answer_here(const Endpoint& client, const IpAddress& asked_at
     if (entry.name != question.name) continue;
     known = true;
     addresses.push_back(entry.address);
+    context_.policy.learn_given(entry.name, entry.address, kLocalTtl, context_.now_ms);
   }
   DnsCode code = DnsCode::kNoError;
   if (!known) {
+    if (answer_peer(client, asked_at, message, question)) return true;
     if (context_.policy.allows_name(question.name, context_.now_ms)) return false;
     code = DnsCode::kRefused;
   }
   const auto answer = make_answer(message, question, code, addresses, kLocalTtl);
+  context_.link.send_udp({asked_at, kPort}, client, answer);
+  return true;
+}
+
+// Machines on the guest's segments, before any rule: those networks are the guest's own.
+bool DnsForwarder::answer_peer(const Endpoint& client, const IpAddress& asked_at,
+                               ConstByteSpan message, const DnsQuestion& question) {
+  const PeerNames* const peers = context_.config.peers.get();
+  if (peers == nullptr) return false;
+  std::vector<u8> answer;
+  if (const auto address = reverse_address(question.name)) {
+    const auto name = peers->name_of(*address);
+    if (!name) return false;
+    answer = make_pointer_answer(message, question, fmt::format("{}.{}", *name, kSegmentDomain),
+                                 kPeerTtl);
+  } else {
+    const auto found = peers->address_of(question.name);
+    if (!found) return false;
+    const IpAddress addresses[] = {IpAddress::v4(*found)};
+    answer = make_answer(message, question, DnsCode::kNoError, addresses, kPeerTtl);
+  }
   context_.link.send_udp({asked_at, kPort}, client, answer);
   return true;
 }

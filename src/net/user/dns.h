@@ -35,6 +35,8 @@ class DnsForwarder {
   void refresh();
   bool answer_here(const Endpoint& client, const IpAddress& asked_at, ConstByteSpan message,
                    const DnsQuestion& question);
+  bool answer_peer(const Endpoint& client, const IpAddress& asked_at, ConstByteSpan message,
+                   const DnsQuestion& question);
   void reply(const Query& query, std::vector<u8> message);
   void try_next(Query& query);
   bool send(Query& query, const Endpoint& resolver);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "net/peer_names.h"
+
 namespace smol::net::user {
 namespace {
 
@@ -88,6 +90,23 @@ void for_each_address(ConstByteSpan message, const DnsQuestion& question,
     }
     at += length;
   }
+}
+
+std::vector<u8> make_pointer_answer(ConstByteSpan query, const DnsQuestion& question,
+                                    std::string_view name, u32 ttl_seconds) {
+  std::vector<u8> out = make_answer(query, question, DnsCode::kNoError, {}, 0);
+  if (question.type != kDnsTypePtr) return out;
+  std::vector<u8> target;
+  append_dns_name(target, name);
+  u8 record[12] = {0xc0, kDnsHeader};  // the question's name
+  store_be16(record + 2, kDnsTypePtr);
+  store_be16(record + 4, 1);
+  store_be32(record + 6, ttl_seconds);
+  store_be16(record + 10, static_cast<u16>(target.size()));
+  out.insert(out.end(), record, record + sizeof record);
+  out.insert(out.end(), target.begin(), target.end());
+  store_be16(out.data() + 6, 1);
+  return out;
 }
 
 std::vector<u8> make_answer(ConstByteSpan query, const DnsQuestion& question, DnsCode code,

@@ -12,7 +12,7 @@
 namespace smol::net::user {
 
 inline constexpr std::size_t kDnsHeader = 12;
-inline constexpr u16 kDnsTypeA = 1, kDnsTypeCname = 5, kDnsTypeAaaa = 28;
+inline constexpr u16 kDnsTypeA = 1, kDnsTypeCname = 5, kDnsTypePtr = 12, kDnsTypeAaaa = 28;
 enum class DnsCode : u8 { kNoError = 0, kServerFailure = 2, kNotImplemented = 4, kRefused = 5 };
 
 struct DnsQuestion {
@@ -36,5 +36,9 @@ void for_each_address(ConstByteSpan message, const DnsQuestion& question,
 // the question's type.
 std::vector<u8> make_answer(ConstByteSpan query, const DnsQuestion& question, DnsCode code,
                             std::span<const IpAddress> addresses, u32 ttl_seconds);
+
+// The same for the name that an address has.
+std::vector<u8> make_pointer_answer(ConstByteSpan query, const DnsQuestion& question,
+                                    std::string_view name, u32 ttl_seconds);
 
 }  // namespace smol::net::user

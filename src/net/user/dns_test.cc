@@ -164,6 +164,51 @@ TEST(Dns, NamesOfItsOwn) {
   EXPECT_EQ(load_be16(six->data() + 6), 1);
 }
 
+// Peers of a segment are known beside the world, whatever the policy says of names.
+TEST(Dns, MachinesOfASegment) {
+  Resolver world;
+  NatConfig config;
+  config.resolvers = {world.host.endpoint};
+  const auto names = std::make_shared<PeerNames>();
+  config.peers = names;
+  config.allow = {*EgressRule::parse("a.example")};
+  FakeGuest guest(config);
+  names->add("web", 0x0a580007);
+  const auto addresses = [](const std::vector<u8>& answer) {
+    std::string found;
+    for_each_address(answer, *parse_question(answer),
+                     [&](const IpAddress& address, u32) { found += address.text() + " "; });
+    return found;
+  };
+  for (const char* const name : {"web", "WEB.network"}) {
+    guest.send_udp(4000, {kDns, 53}, query(7, name));
+    const auto answer = reply(guest);
+    ASSERT_TRUE(answer) << name;
+    EXPECT_EQ(addresses(*answer), "10.88.0.7 ");
+  }
+  // It exists, but has no IPv6 address.
+  guest.send_udp(4000, {kDns, 53}, query(8, "web", kDnsTypeAaaa));
+  const auto six = reply(guest);
+  ASSERT_TRUE(six);
+  EXPECT_EQ((*six)[3] & 15, 0);
+  EXPECT_EQ(load_be16(six->data() + 6), 0);
+  guest.send_udp(4000, {kDns, 53}, query(9, "7.0.88.10.in-addr.arpa", kDnsTypePtr));
+  const auto reverse = reply(guest);
+  ASSERT_TRUE(reverse);
+  const std::vector<u8> target = wire_name("web.network");
+  ASSERT_GE(reverse->size(), target.size());
+  EXPECT_TRUE(std::equal(target.rbegin(), target.rend(), reverse->rbegin()));
+  // The world.
+  guest.send_udp(4000, {kDns, 53}, query(10, "a.example"));
+  ASSERT_TRUE(world.question(guest));
+  // One that is gone is nobody's: a name like others.
+  names->remove("web", 0x0a580007);
+  guest.send_udp(4000, {kDns, 53}, query(11, "web"));
+  const auto gone = reply(guest);
+  ASSERT_TRUE(gone);
+  EXPECT_EQ((*gone)[3] & 15, 5);
+}
+
 TEST(Dns, ResolvConf) {
   const auto found = parse_resolv_conf(
       "# comment\nsearch x\n nameserver 192.0.2.1\nnameserver\tfd00::1 \nnameserver fe80::1%eth0\n"
@@ -269,6 +314,19 @@ TEST_F(PolicyTest, PrefixesAndPorts) {
       FakeGuest::ip_frame(guest.address(), IpAddress::literal("192.0.2.1"), kIpIcmp, ping));
   guest.done();
   EXPECT_EQ(guest.wait()->l4()[1], 13);
+}
+
+// A rule may name what the user added; an address of the host, too.
+TEST_F(PolicyTest, AddedNamesCanBeAllowed) {
+  HostSocket host(SOCK_STREAM);
+  allow(fmt::format("me:{}", host.endpoint.port).c_str());
+  ASSERT_TRUE(add_host_name("me:host-gateway", config_));
+  FakeGuest guest(config_);
+  EXPECT_TRUE(refused(guest, "10.0.2.2", host.endpoint.port)) << "not asked for yet";
+  guest.send_udp(4000, {kDns, 53}, query(7, "me"));
+  ASSERT_TRUE(reply(guest));
+  EXPECT_FALSE(refused(guest, "10.0.2.2", host.endpoint.port));
+  EXPECT_TRUE(refused(guest, "10.0.2.2", static_cast<u16>(host.endpoint.port ^ 1)));
 }
 
 TEST_F(PolicyTest, NamesTeachAddresses) {

@@ -14,6 +14,7 @@
 
 #include "base/event_loop.h"
 #include "net/backend.h"
+#include "net/peer_names.h"
 #include "net/user/address.h"
 
 namespace smol::net::user {
@@ -48,7 +49,7 @@ Result<Endpoint> parse_resolver(std::string_view text);
 
 // A name that the forwarder answers by itself.
 struct HostName {
-  std::string name;
+  std::string name;  // lower case
   IpAddress address;
 };
 
@@ -74,6 +75,8 @@ struct NatConfig {
   std::string hostname;                          // for DHCP; empty: none
   std::string search_domain;                     // for DHCP; empty: none
   std::vector<HostName> names;
+  // Machines of the guest's segments, which the forwarder answers, too. Empty: there are none.
+  std::shared_ptr<const PeerNames> peers;
 
   std::vector<PublishedPort> published;
   bool host_access = true;  // the gateway's addresses lead to the host's loopback
@@ -84,6 +87,11 @@ struct NatConfig {
 
   u32 max_flows = 8192;  // fewer when the process may not open that many descriptors
 };
+
+// "NAME:ADDRESS" (an IPv6 one may stand in brackets) into config.names. The address `host-gateway`
+// is the host itself: the gateway's IPv4 address, since few servers listen on the host's ::1 and
+// not every program tries a second address.
+Result<> add_host_name(std::string_view text, NatConfig& config);
 
 // Binds the published ports: one that is taken is an Error that names it, as is an egress log that
 // cannot be opened. The loop must outlive the back end. Destroyed on the loop's thread or when the

@@ -47,7 +47,11 @@ bool Policy::allows_name(std::string_view name, u64 now_ms) {
 }
 
 void Policy::learn(std::string_view name, const IpAddress& address, u32 ttl_seconds, u64 now_ms) {
-  if (is_local(address)) return;
+  if (!is_local(address)) learn_given(name, address, ttl_seconds, now_ms);
+}
+
+void Policy::learn_given(std::string_view name, const IpAddress& address, u32 ttl_seconds,
+                         u64 now_ms) {
   const u64 expires = now_ms + std::max<u64>(u64{ttl_seconds} * 1000, kMinimumTtlMs);
   auto found = learned_.find(address);
   if (found == learned_.end()) {

@@ -37,6 +37,8 @@ class Policy {
   // An answer for a name that is allowed. Addresses on the guest's own link, on this host's
   // loopback and the like are not learned: an answer must not open them.
   void learn(std::string_view name, const IpAddress& address, u32 ttl_seconds, u64 now_ms);
+  // The same for what the machine's user says a name means: any address.
+  void learn_given(std::string_view name, const IpAddress& address, u32 ttl_seconds, u64 now_ms);
   void log_refused(std::string_view protocol, const IpAddress& destination, u16 port,
                    std::string_view host, std::string_view reason, u64 now_ms) {
     log_.refused(protocol, destination, port, host, reason, now_ms);
