@@ -44,7 +44,7 @@ class Build(unittest.TestCase):
         return os.path.join(self.folder.name, name)
 
     def smolvm(self, *words, status=0):
-        done = subprocess.run([SMOLVM, *words], env=self.env, capture_output=True, timeout=120)
+        done = subprocess.run([SMOLVM, *words], env=self.env, capture_output=True, timeout=240)
         self.assertEqual(done.returncode, status, f"{words}: {done.stdout!r} {done.stderr!r}")
         return done.stdout.decode(), done.stderr.decode()
 

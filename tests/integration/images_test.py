@@ -29,7 +29,7 @@ class Images(unittest.TestCase):
         return os.path.join(self.folder.name, name)
 
     def smolvm(self, *words, status=0, **more):
-        done = subprocess.run([SMOLVM, *words], env=self.env, capture_output=True, timeout=120, **more)
+        done = subprocess.run([SMOLVM, *words], env=self.env, capture_output=True, timeout=240, **more)
         self.assertEqual(done.returncode, status, f"{words}: {done.stdout!r} {done.stderr!r}")
         return done.stdout.decode(), done.stderr.decode()
 
@@ -100,7 +100,7 @@ class Images(unittest.TestCase):
         with open(source, "rb") as stream:
             self.smolvm("pack", "create", "-I", "-", "--entrypoint", "cat", "-o", self.path("app"), "--single-file", "--", "/srv/hello",
                         stdin=stream)
-        self.assertEqual(subprocess.run([self.path("app")], env=self.env, capture_output=True, timeout=120, check=True).stdout, b"hi\n")
+        self.assertEqual(subprocess.run([self.path("app")], env=self.env, capture_output=True, timeout=240, check=True).stdout, b"hi\n")
 
     def test_bad_root_archives(self):
         good = layer({"bin/": ("dir", 0o755), "srv/hello": os.urandom(100_000)})
@@ -307,7 +307,7 @@ class Images(unittest.TestCase):
         runs = [subprocess.Popen([SMOLVM, "machine", "run", "-I", source, "--", "sh", "-c", "ls /d | grep -c ."], env=self.env,
                                  stdout=subprocess.PIPE) for _ in range(2)]
         for run in runs:
-            self.assertEqual(run.communicate(timeout=120)[0], b"200\n")
+            self.assertEqual(run.communicate(timeout=240)[0], b"200\n")
         self.smolvm("machine", "prune")
         self.assertEqual([name for name in self.blobs() if "/partial/" in name], [])
 

@@ -18,7 +18,7 @@ SMOLVM = os.environ.get("SMOLVM", "")
 ACCEL = os.environ.get("SMOL_ACCEL", "soft")
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Generous: a hang is what it is for, and machines that test are busy.
-LIMIT = float(os.environ.get("SMOL_TEST_LIMIT", "120"))
+LIMIT = float(os.environ.get("SMOL_TEST_LIMIT", "240"))
 
 
 class Result:
