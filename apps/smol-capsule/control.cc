@@ -6,6 +6,7 @@
 
 #include <cstdio>
 
+#include "base/printable.h"
 #include "commands.h"
 #include "instance.h"
 #include "machine.h"
@@ -55,7 +56,7 @@ Result<int> execute(const Arguments& arguments, const Contents& contents) {
   options.timeout_text = arguments.timeout_text;
   TRY_ASSIGN(const auto outcome, machines::run_exec_session(machines::AgentClient(instance.socket),
                                                             std::move(options)));
-  if (!outcome.message.empty()) std::fprintf(stderr, "Error: %s\n", outcome.message.c_str());
+  if (!outcome.message.empty()) base::print_error(outcome.message);
   return outcome.status;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/printable.h"
 #include "base/time.h"
 #include "guest/protocol/cmdline.h"
 #include "guest/protocol/protocol.h"
@@ -147,7 +148,7 @@ Result<Plan> plan_machine(const Arguments& arguments, const image::PackedConfig&
 
 int run_packed(const Contents& contents, vmm::MachineConfig machine, const std::string& socket) {
   const auto refuse = [](const Error& error) {
-    std::fprintf(stderr, "Error: %s\n", error.chain().c_str());
+    base::print_error(error);
     return 1;
   };
   auto kernel = contents.kernel();

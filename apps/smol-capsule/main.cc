@@ -2,6 +2,7 @@
 // container with configuration, kernel, init and root (docs/capsules.md).
 #include <cstdio>
 
+#include "base/printable.h"
 #include "commands.h"
 
 namespace {
@@ -45,7 +46,7 @@ Result<int> dispatch(const capsule::Arguments& arguments, const capsule::Content
 }
 
 int refuse(const Error& error, int status) {
-  std::fprintf(stderr, "Error: %s\n", error.chain().c_str());
+  base::print_error(error);
   return status;
 }
 

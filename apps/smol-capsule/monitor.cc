@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdio>
 
+#include "base/printable.h"
 #include "vmm/confine.h"
 #include "vmm/machine.h"
 
@@ -105,7 +106,7 @@ void drop_text() {
 
 void end_monitor(const Error& why) {
   if (g_damaged.exchange(true)) return;
-  std::fprintf(stderr, "Error: %s\n", why.chain().c_str());
+  base::print_error(why);
   if (vmm::Machine* const machine = g_machine.load()) stop_running(*machine);
 }
 
@@ -113,7 +114,7 @@ int run_monitor(const vmm::MachineConfig& config, const Loaded& loaded) {
   make_threads_small();
   const auto status = run(config, loaded);
   if (status) return *status;
-  std::fprintf(stderr, "Error: %s\n", status.error().chain().c_str());
+  base::print_error(status.error());
   return 1;
 }
 

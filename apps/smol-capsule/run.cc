@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "base/printable.h"
 #include "commands.h"
 #include "machine.h"
 #include "machines/run_session.h"
@@ -42,7 +43,7 @@ Result<int> run_foreground(const Arguments& arguments, const Contents& contents)
     for (const machines::Port& port : plan.ports)
       std::fprintf(stderr, "Published: %s\n", machines::to_text(port).c_str());
   TRY_ASSIGN(const machines::RunOutcome outcome, machines::RunSession::run(std::move(options)));
-  if (!outcome.message.empty()) std::fprintf(stderr, "Error: %s\n", outcome.message.c_str());
+  if (!outcome.message.empty()) base::print_error(outcome.message);
   return outcome.status;
 }
 

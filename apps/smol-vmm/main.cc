@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/log.h"
+#include "base/printable.h"
 #include "flags.h"
 #include "vmm/api_thread.h"
 #include "vmm/confine.h"
@@ -88,7 +89,7 @@ int main(int argc, char** argv) {
   if (parsed.exit_status) return *parsed.exit_status;
   const auto status = run(parsed);
   if (!status) {
-    std::fprintf(stderr, "Error: %s\n", status.error().chain().c_str());
+    base::print_error(status.error());
     return 1;
   }
   return *status;

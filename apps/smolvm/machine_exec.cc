@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/printable.h"
 #include "machines/agent_client.h"
 #include "machines/exec_session.h"
 #include "machines/launch.h"
@@ -50,7 +51,7 @@ Result<> add_secret_files(const Invocation& invocation, const AgentClient& agent
 }
 
 int tell(const machines::RunOutcome& outcome) {
-  if (!outcome.message.empty()) fmt::print(stderr, "Error: {}\n", outcome.message);
+  if (!outcome.message.empty()) base::print_error(outcome.message);
   return outcome.status;
 }
 
@@ -138,7 +139,7 @@ std::string guest_path(const Record& record, const std::string& path) {
 
 Result<int> report(const Result<machines::CopyResult>& copied) {
   if (!copied) return std::unexpected(copied.error());
-  for (const std::string& message : copied->messages) fmt::print(stderr, "Error: {}\n", message);
+  for (const std::string& message : copied->messages) base::print_error(message);
   if (copied->problems > copied->messages.size())
     fmt::print(stderr, "Error: {} more files could not be copied\n",
                copied->problems - copied->messages.size());

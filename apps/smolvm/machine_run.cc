@@ -6,6 +6,7 @@
 
 #include "arch/x86_64/decompress.h"
 #include "arch/x86_64/initrd_check.h"
+#include "base/printable.h"
 #include "default_image.h"
 #include "machines/launch.h"
 #include "machines/run_session.h"
@@ -33,14 +34,16 @@ Result<> check_archive(const std::string& path) {
 Result<> print_boot_time(const std::string& path) {
   TRY_ASSIGN(const std::string text, base::read_text_file(path));
   const auto stats = nlohmann::json::parse(text, nullptr, false);
-  if (stats.is_discarded() || !stats["ns_to_init"].is_number())
-    return fail("the machine did not tell when init was reached");
-  std::string line =
-      fmt::format("boot: {:.1f} ms to init on {}", stats["ns_to_init"].get<double>() / 1e6,
-                  stats["accel"] == "kvm" ? "KVM" : "the software CPU");
-  if (stats["guest_instructions_to_init"].is_number())
-    line += fmt::format(", {:.2f} million guest instructions",
-                        stats["guest_instructions_to_init"].get<double>() / 1e6);
+  const auto number = [&](const char* key) {
+    const auto found = stats.find(key);
+    return found != stats.end() && found->is_number() ? found->get<double>() : 0;
+  };
+  const double to_init = number("ns_to_init"), instructions = number("guest_instructions_to_init");
+  if (to_init == 0) return fail("the machine did not tell when init was reached");
+  std::string line = fmt::format("boot: {:.1f} ms to init on {}", to_init / 1e6,
+                                 stats.value("accel", "") == "kvm" ? "KVM" : "the software CPU");
+  if (instructions != 0)
+    line += fmt::format(", {:.2f} million guest instructions", instructions / 1e6);
   fmt::print(stderr, "{}\n", line);
   return {};
 }
@@ -121,7 +124,7 @@ Result<int> run_machine_run(const Invocation& invocation) {
   if (const auto at = outcome.message.find(root_device);
       !root_device.empty() && at != std::string::npos)
     outcome.message.replace(at, root_device.size(), spec.image.empty() ? spec.rootfs : spec.image);
-  if (!outcome.message.empty()) fmt::print(stderr, "Error: {}\n", outcome.message);
+  if (!outcome.message.empty()) base::print_error(outcome.message);
   if (invocation.has("boot-time") && outcome.message.empty()) TRY(print_boot_time(stats_path));
   return outcome.status;
 }

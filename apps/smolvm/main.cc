@@ -1,6 +1,7 @@
 // smolvm: Linux microVMs from the command line.
 #include <cstdio>
 
+#include "base/printable.h"
 #include "base/time.h"
 #include "cli.h"
 
@@ -8,7 +9,7 @@ namespace {
 
 int finish(const smol::Result<int>& status) {
   if (status) return *status;
-  std::fprintf(stderr, "Error: %s\n", status.error().chain().c_str());
+  smol::base::print_error(status.error());
   return 1;
 }
 
