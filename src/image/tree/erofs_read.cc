@@ -243,9 +243,7 @@ Result<> Reader::read_name(Tree& tree, NodeId directory, std::string_view name, 
   if (inode.node.is_directory()) {
     // Directories wait in memory until they are read; an image cannot have more of them than it has
     // bytes.
-    directory_bytes_ += inode.size;
-    if (directory_bytes_ > size_) return fail("directories overlap");
-    TRY_ASSIGN(data, data_of(inode, size_));
+    TRY_ASSIGN(data, directory_data(inode));
     inode.node.extents.clear();
   } else if (inode.node.kind == NodeKind::kSymlink) {
     TRY_ASSIGN(inode.node.target, data_of(inode, kMaxLinkBytes));
@@ -291,7 +289,7 @@ Result<> Reader::read_tree(Tree& tree, u32 source) {
   TRY_ASSIGN(Inode root, read_inode(super_.root_nid));
   if (!root.node.is_directory()) return fail("its root is no directory");
   TRY_ASSIGN(std::string data, directory_data(root));
-  static_cast<Attributes&>(tree.node(Tree::kRoot)) = static_cast<Attributes&>(root.node);
+  TRY(tree.add_directory("/", static_cast<Attributes&>(root.node)));
   known_.emplace(super_.root_nid, Tree::kRoot);
   left_.emplace_back(Tree::kRoot, std::move(data));
   while (!left_.empty()) {

@@ -310,6 +310,21 @@ TEST(Layer, RefusesWhatIsTooMuch) {
                         {.name = "x", .pax = {{"SCHILY.xattr.user.a", std::string(70'000, 'v')}}}))
                 .find("extended attributes"),
             std::string::npos);
+  // A directory that is there already, and the root, have the limits of a new one.
+  const std::vector<std::pair<std::string, std::string>> much = {
+      {"SCHILY.xattr.user.a", std::string(70'000, 'v')}};
+  for (const char* const name : {"x", "./"})
+    EXPECT_NE(applied(TarBuilder().directory("x").add({.name = name, .type = '5', .pax = much}))
+                  .find("extended attributes"),
+              std::string::npos)
+        << name;
+  // What is said once for all entries is bounded, however often it is said.
+  TarBuilder global;
+  for (int i = 0; i < 40; ++i)
+    global.add({.name = "pax",
+                .type = 'g',
+                .data = TarBuilder::record("GNU.sparse.offset", std::string(3000, '1'))});
+  EXPECT_NE(applied(global.file("x", "")).find("too many global pax records"), std::string::npos);
   EXPECT_NE(applied(TarBuilder().add({.name = "x", .type = '3', .device_major = 5000}))
                 .find("device number"),
             std::string::npos);

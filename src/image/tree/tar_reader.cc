@@ -13,6 +13,7 @@ namespace {
 
 constexpr u64 kBlock = 512;
 constexpr u64 kBuffer = 256 * kKiB;
+constexpr u64 kMaxGlobalBytes = 64 * kKiB;
 
 // Offsets and sizes of a header's fields.
 struct Field {
@@ -205,7 +206,11 @@ Result<bool> TarReader::next(TarEntry& entry) {
     } else if (type == 'g') {
       TRY_ASSIGN(const std::string text, take_extension(header, "pax header"));
       TRY(parse_records(text, global_));
-      if (global_.size() > 1000) return fail("too many global pax records");
+      u64 bytes = 0;
+      for (const auto& [key, value] : global_) bytes += key.size() + value.size();
+      // They are copied for every entry.
+      if (global_.size() > 1000 || bytes > kMaxGlobalBytes)
+        return fail("too many global pax records");
     } else if (type == 'L' || type == 'K') {
       ++extensions;
       TRY_ASSIGN(const std::string text, take_extension(header, "GNU long name"));

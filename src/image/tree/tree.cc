@@ -38,20 +38,22 @@ Result<> check_node(const Node& node) {
   if (node.size > kMaxFileBytes) return fail("{} bytes are too large for a file", node.size);
   if (node.mtime.nanoseconds >= 1'000'000'000)
     return fail("{} nanoseconds are no time", node.mtime.nanoseconds);
-  u64 bytes = 0, end = 0;
-  for (const auto& [name, value] : node.xattrs) {
+  u64 end = 0;
+  for (const auto& [name, value] : node.xattrs)
     if (name.empty() || name.size() > kMaxNameBytes)
       return fail("an extended attribute's name has 1 to 255 bytes");
-    bytes += name.size() + value.size();
-  }
-  if (bytes > kMaxXattrBytes)
-    return fail("{} bytes of extended attributes, more than {}", bytes, kMaxXattrBytes);
   for (const Extent& extent : node.extents) {
     CHECK(extent.offset >= end && extent.size <= node.size &&
           extent.offset <= node.size - extent.size);
     end = extent.offset + extent.size;
   }
   return {};
+}
+
+u64 xattr_bytes(const Attributes& attributes) {
+  u64 bytes = 0;
+  for (const auto& [name, value] : attributes.xattrs) bytes += name.size() + value.size();
+  return bytes;
 }
 
 }  // namespace
@@ -177,9 +179,20 @@ void Tree::touch(NodeId directory) {
     node(directory).layer = layer_;
 }
 
+Result<> Tree::admit(const Node& node) {
+  TRY(check_node(node));
+  const u64 bytes = xattr_bytes(node);
+  if (bytes > kMaxXattrBytes)
+    return fail("{} bytes of extended attributes, more than {}", bytes, kMaxXattrBytes);
+  xattr_bytes_ += bytes;
+  if (xattr_bytes_ > kMaxAllXattrBytes)
+    return fail("more than {} bytes of extended attributes altogether", kMaxAllXattrBytes);
+  return {};
+}
+
 Result<NodeId> Tree::insert(NodeId directory, std::string_view name, Node made) {
   TRY(check_name(directory, name));
-  TRY(check_node(made));
+  TRY(admit(made));
   if (node_count() >= kMaxNodes) return fail("more than {} files and directories", kMaxNodes);
   made.links = 1;
   if (made.is_directory()) {

@@ -35,6 +35,9 @@ inline constexpr u64 kMaxLinkBytes = 4095;
 inline constexpr u64 kMaxXattrBytes =
     65535;  // a value, and all names and values of one node together
 inline constexpr u64 kMaxNodes = 4'000'000;  // in one tree
+// Names and values of extended attributes that one tree ever takes: they are kept in memory, and a
+// few bytes of an archive or an image can give the same ones to every node.
+inline constexpr u64 kMaxAllXattrBytes = 256 * kMiB;
 inline constexpr u64 kMaxFileBytes = u64{1} << 46;
 
 struct Timestamp {
@@ -159,6 +162,8 @@ class Tree {
   // resolve; creator: where missing directories are made (this tree), or nullptr.
   Result<NodeId> follow(std::string_view path, Tree* creator) const;
   Result<> check_name(NodeId directory, std::string_view name) const;
+  // What the limits above do not allow is an Error; the attributes count as taken.
+  Result<> admit(const Node& node);
   NodeId allocate(Node node);
   void touch(NodeId directory);
   void release(NodeId id);
@@ -167,6 +172,7 @@ class Tree {
   std::vector<NodeId> free_;
   std::unique_ptr<Sources> sources_;
   u32 layer_ = 0;
+  u64 xattr_bytes_ = 0;
 };
 
 }  // namespace smol::image

@@ -22,6 +22,7 @@ Result<NodeId> Tree::add_node(std::string_view path, Node made) {
   if (there != node(place.directory).children.end()) {
     const NodeId id = there->second.node;
     if (made.is_directory() && node(id).is_directory()) {
+      TRY(admit(made));
       static_cast<Attributes&>(node(id)) = static_cast<Attributes&>(made);
       there->second.layer = layer_;
       touch(id);
@@ -37,7 +38,9 @@ Result<NodeId> Tree::add_directory(std::string_view path, Attributes attributes)
   while (words.starts_with('/') || words.starts_with("./"))
     words.remove_prefix(words[0] == '.' ? 2 : 1);
   if (words.empty() || words == ".") {
-    static_cast<Attributes&>(node(kRoot)) = std::move(attributes);
+    Node root = make(NodeKind::kDirectory, std::move(attributes));
+    TRY(admit(root));
+    static_cast<Attributes&>(node(kRoot)) = std::move(static_cast<Attributes&>(root));
     return kRoot;
   }
   return add_node(path, make(NodeKind::kDirectory, std::move(attributes)));
