@@ -187,13 +187,20 @@ Fetched<> Connection::handshake(const Url& to, const TlsOptions& options) {
   tls_->ssl = SSL_new(context->get());
   tls_->in = BIO_new(BIO_s_mem());
   tls_->out = BIO_new(BIO_s_mem());
-  SSL_set_bio(tls_->ssl, tls_->in, tls_->out);
-  if (is_address(to.host)) {
-    X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls_->ssl), to.host.c_str());
-  } else {
-    SSL_set_tlsext_host_name(tls_->ssl, to.host.c_str());
-    SSL_set1_host(tls_->ssl, to.host.c_str());
+  if (tls_->ssl == nullptr || tls_->in == nullptr || tls_->out == nullptr) {
+    BIO_free(tls_->in);
+    BIO_free(tls_->out);
+    return failure(Problem::kTls, "cannot start TLS: {}", last_tls_error());
   }
+  SSL_set_bio(tls_->ssl, tls_->in, tls_->out);
+  // Without a name to compare, every trusted certificate would do.
+  const bool named =
+      !to.host.empty() &&
+      (is_address(to.host)
+           ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls_->ssl), to.host.c_str()) == 1
+           : SSL_set_tlsext_host_name(tls_->ssl, to.host.c_str()) == 1 &&
+                 SSL_set1_host(tls_->ssl, to.host.c_str()) == 1);
+  if (!named) return failure(Problem::kTls, "'{}' is no name that a certificate has", to.host);
   for (;;) {
     ERR_clear_error();
     const int status = SSL_connect(tls_->ssl);
