@@ -58,7 +58,8 @@ void print_json(const Findings& found) {
   for (const auto kind : sandbox::kThreadKinds)
     out["seccomp_filter_instructions"][std::string(sandbox::name_of(kind))] =
         sandbox::filter_size(kind);
-  fmt::print("{}\n", out.dump(2));
+  // A path of the host may be no UTF-8.
+  fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 }  // namespace

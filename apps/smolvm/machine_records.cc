@@ -52,8 +52,11 @@ json network_json(const machines::Network& network) {
           {"host_access", network.host_access}};
 }
 
-// One shape for `status --json` and `ls --json`. Names of environment entries and secrets are
-// shown, their values are not.
+// A path or a name may be no UTF-8: told with replacement characters.
+std::string text_of(const json& document) {
+  return document.dump(2, ' ', false, json::error_handler_t::replace);
+}
+
 // What the monitor said is in force of its sandbox (docs/sandbox.md); null before it did.
 json sandbox_json(const std::string& folder) {
   const auto text = base::read_text_file(folder + "/events.jsonl");
@@ -86,6 +89,8 @@ json guest_memory_json(const Record& record) {
   return told;
 }
 
+// One shape for `status --json` and `ls --json`. Names of environment entries and secrets are
+// shown, their values are not.
 json record_json(const Record& record, const std::string& folder) {
   const auto& spec = record.spec;
   json mounts = json::array(), ports = json::array(), environment = json::array();
@@ -248,7 +253,7 @@ Result<int> run_machine_status(const Invocation& invocation) {
   if (invocation.has("json")) {
     json out = record_json(record, all.machine_folder(name));
     out["guest_memory"] = guest_memory_json(record);
-    fmt::print("{}\n", out.dump(2));
+    fmt::print("{}\n", text_of(out));
   } else if (runs(record)) {
     fmt::print("Machine '{}': {} (PID: {})\n", name, name_of(record.state), record.monitor.pid);
   } else {
@@ -265,7 +270,7 @@ Result<int> run_machine_list(const Invocation& invocation) {
     json out = json::array();
     for (const Record& record : records)
       out.push_back(record_json(record, all.machine_folder(record.spec.name)));
-    fmt::print("{}\n", out.dump(2));
+    fmt::print("{}\n", text_of(out));
     return 0;
   }
   if (records.empty()) {

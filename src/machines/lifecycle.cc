@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "base/printable.h"
 #include "base/time.h"
 #include "client/monitor_client.h"
 #include "guest/protocol/protocol.h"
@@ -42,7 +43,7 @@ std::string last_words(const std::string& folder) {
   const std::string console = tail_of(console_log(folder)), log = tail_of(monitor_log(folder));
   if (const std::size_t at = console.find("Kernel panic - not syncing"); at != std::string::npos)
     return "the guest's kernel panicked: " +
-           console.substr(at, console.find_first_of("\r\n", at) - at);
+           base::printable(console.substr(at, console.find_first_of("\r\n", at) - at));
   constexpr std::string_view kPrefix = "Error: ";
   if (const std::size_t at = log.rfind(kPrefix); at != std::string::npos)
     return log.substr(at + kPrefix.size(), log.find('\n', at) - at - kPrefix.size());
@@ -116,6 +117,9 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   const std::string folder = machine_folder(name);
   TRY(check_host(record.spec));
   TRY(make_folders(folder));
+  if (!record.spec.network.segment.empty()) {
+    TRY_ASSIGN(record.address, store_.take_address(name));
+  }
   TRY_ASSIGN(record.sockets, socket_dir(data_, name));
   remove_sockets(record);
   TRY_ASSIGN(const LaunchPlan plan, plan_launch(record, folder, options));
@@ -135,7 +139,6 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   TRY(store_.change(name, [&](Record& fresh) -> Result<> {
     fresh.monitor = record.monitor;
     fresh.sockets = record.sockets;
-    fresh.address = record.address;
     return {};
   }));
   TRY(monitor.release());
@@ -164,9 +167,6 @@ Result<Record> Machines::start(const std::string& name, const StartOptions& opti
                reason = found.reason;
                return refuse_running(found);
              }));
-  if (!record.spec.network.segment.empty()) {
-    TRY_ASSIGN(record.address, store_.free_address(record.spec.network.segment, name));
-  }
   if (const auto booted = boot(record, options); !booted) {
     remove_sockets(record);
     TRY(store_.change(name, [&](Record& fresh) -> Result<> {

@@ -1,5 +1,6 @@
 // A machine's spec as JSON and back: one function names every field, and serves both directions, so
 // that neither can forget one.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "machines/spec.h"
@@ -9,7 +10,21 @@ namespace {
 
 using nlohmann::json;
 
-json encode(const std::string& value) { return value; }
+// JSON is UTF-8; a path of the host or a variable's value may be any bytes, and is kept as it is.
+constexpr const char* kBytes = "bytes";
+
+bool is_utf8(const std::string& text) {
+  const bool plain =
+      std::all_of(text.begin(), text.end(), [](char c) { return static_cast<u8>(c) < 0x80; });
+  if (plain) return true;
+  const std::string kept = json(text).dump(-1, ' ', false, json::error_handler_t::ignore);
+  return json::parse(kept, nullptr, false) == text;
+}
+
+json encode(const std::string& value) {
+  if (is_utf8(value)) return value;
+  return {{kBytes, std::vector<u8>(value.begin(), value.end())}};
+}
 json encode(u64 value) { return value; }
 json encode(u16 value) { return value; }
 json encode(bool value) { return value; }
@@ -29,7 +44,14 @@ json encode(const std::vector<T>& values) {
 }
 
 bool decode(const json& from, std::string& into) {
-  return from.is_string() && (into = from.get<std::string>(), true);
+  if (from.is_string()) return into = from.get<std::string>(), true;
+  if (!from.is_object() || from.size() != 1 || !from.contains(kBytes)) return false;
+  into.clear();
+  for (const json& byte : from[kBytes]) {
+    if (!byte.is_number_unsigned() || byte.get<u64>() > 0xff) return false;
+    into += static_cast<char>(byte.get<u64>());
+  }
+  return true;
 }
 bool decode(const json& from, u64& into) {
   return from.is_number_unsigned() && (into = from.get<u64>(), true);

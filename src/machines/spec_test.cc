@@ -112,6 +112,20 @@ TEST(Spec, JsonOfAnotherShapeIsRefused) {
     EXPECT_FALSE(spec_from_json(text)) << text;
 }
 
+TEST(Spec, BytesThatAreNoTextAreKept) {
+  MachineSpec spec;
+  spec.name = "a";
+  spec.volumes = {{"/caf\xe9", "/x", false}};
+  spec.environment = {"A=\xff\xfe", "B=\xc3\xa9", "C=\xed\xa0\x80"};
+  spec.command = {"printf", "\x80"};
+  const auto back = spec_from_json(to_json(spec));
+  ASSERT_TRUE(back) << back.error().chain();
+  EXPECT_EQ(*back, spec);
+  for (const char* const text : {R"({"user":{"bytes":[256]}})", R"({"user":{"bytes":["a"]}})",
+                                 R"({"user":{"bytes":[65],"x":1}})", R"({"user":{}})"})
+    EXPECT_FALSE(spec_from_json(text)) << text;
+}
+
 TEST(Durations, HaveUnits) {
   EXPECT_EQ(*parse_duration("--timeout", "500ms"), 500'000'000u);
   EXPECT_EQ(*parse_duration("--timeout", "2"), 2'000'000'000u);

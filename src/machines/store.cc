@@ -280,14 +280,22 @@ Result<> Store::remove(const std::string& name) {
   return {};
 }
 
-Result<std::string> Store::free_address(const std::string& segment, const std::string& machine) {
+Result<std::string> Store::take_address(const std::string& machine) {
+  TRY_ASSIGN(const Record kept, change(machine, [this](Record& fresh) -> Result<> {
+               TRY_ASSIGN(fresh.address, free_address(fresh));
+               return {};
+             }));
+  return kept.address;
+}
+
+Result<std::string> Store::free_address(const Record& machine) {
+  const std::string& segment = machine.spec.network.segment;
   TRY_ASSIGN(const auto records, list());
   std::set<std::string> taken;
-  for (const Record& record : records) {
-    if (record.spec.network.segment != segment || record.address.empty()) continue;
-    if (record.spec.name == machine) return record.address;
-    taken.insert(record.address);
-  }
+  for (const Record& record : records)
+    if (record.spec.network.segment == segment && record.spec.name != machine.spec.name)
+      taken.insert(record.address);
+  if (!machine.address.empty() && !taken.contains(machine.address)) return machine.address;
   // 10.88.0.1 is the segment's DNS and .255.255 its broadcast.
   for (u32 host = 2; host < 0xffff; ++host)
     if (const std::string address = fmt::format("10.88.{}.{}", host >> 8, host & 0xff);

@@ -64,9 +64,9 @@ class Store {
   // changes nothing.
   Result<Record> change(const std::string& name, const std::function<Result<>(Record&)>& decide);
   Result<> remove(const std::string& name);
-  // An address of 10.88.0.0/16 that no machine of that segment has: free_address("net", "web").
-  // Kept with set in the record.
-  Result<std::string> free_address(const std::string& segment, const std::string& machine);
+  // The machine's address on its segment, of 10.88.0.0/16: the one that its record has, or, where
+  // another machine of the segment has that, or it has none, a free one, which the record then has.
+  Result<std::string> take_address(const std::string& machine);
 
  private:
   explicit Store(sqlite3* database, std::string path);
@@ -74,6 +74,7 @@ class Store {
   Result<> prepare_schema();
   Result<> execute(const char* sql);
   Result<> write(const Record& record);
+  Result<std::string> free_address(const Record& machine);
   template <class Body>
   Result<> transaction(const Body& body);
 

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <set>
+#include <thread>
 
 #include "machines/data_dir.h"
 
@@ -174,12 +176,46 @@ TEST_F(StoreTest, AddressesOfASegmentAreTakenOnce) {
   Record a = record("a");
   a.spec.network = {
       .enabled = true, .segment = "net", .allow_cidr = {}, .allow_host = {}, .dns = ""};
-  a.address = *store->free_address("net", "a");
-  EXPECT_EQ(a.address, "10.88.0.2");
-  ASSERT_TRUE(store->add(a));
-  EXPECT_EQ(*store->free_address("net", "a"), "10.88.0.2");
-  EXPECT_EQ(*store->free_address("net", "b"), "10.88.0.3");
-  EXPECT_EQ(*store->free_address("other", "b"), "10.88.0.2");
+  Record b = record("b"), c = record("c");
+  b.spec.network = c.spec.network = a.spec.network;
+  c.spec.network.segment = "other";
+  for (const Record& each : {a, b, c}) ASSERT_TRUE(store->add(each));
+  for (int i = 0; i < 2; ++i) {  // the second time it is the record's
+    EXPECT_EQ(*store->take_address("a"), "10.88.0.2");
+    EXPECT_EQ(*store->take_address("b"), "10.88.0.3");
+    EXPECT_EQ(*store->take_address("c"), "10.88.0.2");
+  }
+  EXPECT_EQ(store->get("b")->address, "10.88.0.3");
+  // A machine that comes from another segment brings its address only where nobody has it.
+  ASSERT_TRUE(store->change("c", [](Record& fresh) -> Result<> {
+    fresh.spec.network.segment = "net";
+    return {};
+  }));
+  EXPECT_EQ(*store->take_address("c"), "10.88.0.4");
+  EXPECT_FALSE(store->take_address("none"));
+}
+
+TEST_F(StoreTest, TwoStartsAtOnceDoNotGetOneAddress) {
+  constexpr int kMachines = 4;
+  {
+    auto store = Store::open(path());
+    for (int i = 0; i < kMachines; ++i) {
+      Record each = record(fmt::format("m{}", i));
+      each.spec.network.segment = "net";
+      ASSERT_TRUE(store->add(each));
+    }
+  }
+  std::vector<std::string> taken(kMachines);
+  std::vector<std::thread> starts;
+  for (int i = 0; i < kMachines; ++i)
+    starts.emplace_back([&, i] {
+      auto store = Store::open(path());
+      auto address = store->take_address(fmt::format("m{}", i));
+      EXPECT_TRUE(address) << address.error().chain();
+      if (address) taken[static_cast<std::size_t>(i)] = *address;
+    });
+  for (std::thread& start : starts) start.join();
+  EXPECT_EQ(std::set<std::string>(taken.begin(), taken.end()).size(), taken.size());
 }
 
 TEST(ProcessIdentityTest, AnEndedProcessIsNotTakenForAnother) {
