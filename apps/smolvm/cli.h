@@ -124,6 +124,7 @@ Result<int> run_machine_list(const Invocation& invocation);
 Result<int> run_machine_update(const Invocation& invocation);
 Result<int> run_machine_cp(const Invocation& invocation);
 Result<int> run_machine_images(const Invocation& invocation);
+Result<int> run_machine_port(const Invocation& invocation);
 Result<int> run_machine_prune(const Invocation& invocation);
 Result<int> run_machine_monitor(const Invocation& invocation);
 Result<int> run_machine_egress_events(const Invocation& invocation);

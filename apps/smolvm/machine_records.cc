@@ -8,6 +8,7 @@
 #include "client/monitor_client.h"
 #include "machines/data_dir.h"
 #include "machines/launch.h"
+#include "machines/publish.h"
 #include "options.h"
 #include "packed.h"
 #include "table.h"
@@ -89,18 +90,23 @@ json guest_memory_json(const Record& record) {
   return told;
 }
 
+json ports_json(const machines::MachineSpec& spec) {
+  json ports = json::array();
+  for (const auto& p : spec.ports)
+    ports.push_back({{"address", p.address},
+                     {"host", p.host == 0 ? json(nullptr) : json(p.host)},
+                     {"guest", p.guest},
+                     {"protocol", p.udp ? "udp" : "tcp"}});
+  return ports;
+}
+
 // One shape for `status --json` and `ls --json`. Names of environment entries and secrets are
 // shown, their values are not.
 json record_json(const Record& record, const std::string& folder) {
   const auto& spec = record.spec;
-  json mounts = json::array(), ports = json::array(), environment = json::array();
+  json mounts = json::array(), environment = json::array();
   for (const auto& v : spec.volumes)
     mounts.push_back({{"host", v.host}, {"guest", v.guest}, {"read_only", v.read_only}});
-  for (const auto& p : spec.ports)
-    ports.push_back({{"address", p.address},
-                     {"host", p.host},
-                     {"guest", p.guest},
-                     {"protocol", p.udp ? "udp" : "tcp"}});
   for (const auto& entry : spec.environment)
     environment.push_back(entry.substr(0, entry.find('=')));
   return {{"name", spec.name},
@@ -110,7 +116,7 @@ json record_json(const Record& record, const std::string& folder) {
           {"cpus", spec.cpus},
           {"memory_mib", spec.memory_mib},
           {"mounts", mounts},
-          {"ports", ports},
+          {"ports", ports_json(spec)},
           {"storage_gib", spec.storage_gib},
           {"overlay_gib", spec.overlay_gib},
           {"network", network_json(spec.network)},
@@ -261,6 +267,19 @@ Result<int> run_machine_status(const Invocation& invocation) {
                record.reason.empty() ? "" : fmt::format(" ({})", record.reason));
   }
   return runs(record) ? 0 : 1;
+}
+
+Result<int> run_machine_port(const Invocation& invocation) {
+  TRY_ASSIGN(const std::string name, invocation.machine());
+  TRY_ASSIGN(auto all, machines::Machines::open());
+  TRY_ASSIGN(const Record record, all.get(name));
+  if (invocation.has("json")) {
+    fmt::print("{}\n", ports_json(record.spec).dump(2));
+    return 0;
+  }
+  for (const auto& port : record.spec.ports)
+    fmt::print("{}/{} -> {}\n", port.guest, port.udp ? "udp" : "tcp", host_side(port));
+  return 0;
 }
 
 Result<int> run_machine_list(const Invocation& invocation) {

@@ -9,6 +9,7 @@
 #include "base/printable.h"
 #include "default_image.h"
 #include "machines/launch.h"
+#include "machines/publish.h"
 #include "machines/run_session.h"
 #include "options.h"
 
@@ -91,8 +92,12 @@ Result<> add_command(const Invocation& invocation, const machines::MachineSpec& 
 Result<int> run_machine_run(const Invocation& invocation) {
   if (invocation.has("from")) return run_pack_run(invocation);  // with -d, too
   if (invocation.has("detach")) return run_detached(invocation);
-  TRY_ASSIGN(const auto spec,
+  TRY_ASSIGN(auto spec,
              spec_of(invocation, invocation.text("name", fmt::format("run-{}", ::getpid()))));
+  TRY(machines::choose_ports(spec));
+  for (const auto& port : spec.ports)
+    if (port.automatic)
+      fmt::print(stderr, "{}/{} -> {}\n", port.guest, port.udp ? "udp" : "tcp", host_side(port));
   TRY(machines::check_host(spec));
   const std::string initrd = invocation.text("initrd");
   if (!initrd.empty() && invocation.command.empty()) return run_on_console(invocation, spec);

@@ -11,6 +11,7 @@
 
 #include "build.h"
 #include "images.h"
+#include "machines/publish.h"
 #include "packed.h"
 
 namespace smolvm {
@@ -59,7 +60,7 @@ Result<> add_network(const Invocation& invocation, machines::Network& network) {
   network.enabled = network.enabled || invocation.has("net") || invocation.has("network") ||
                     invocation.has("dns") || invocation.has("allow-cidr") ||
                     invocation.has("allow-host") || invocation.has("port") ||
-                    invocation.has("add-host");
+                    invocation.has("add-host") || invocation.has("publish-all");
   return add_host_options(invocation, network);
 }
 
@@ -183,6 +184,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   TRY(machines::validate(spec));  // before anything is pulled
   TRY_ASSIGN(const std::size_t entrypoint_words, choose_root(asked, choice, spec));
   if (entrypoint != nullptr) *entrypoint = entrypoint_words;
+  if (invocation.has("publish-all")) TRY(machines::publish_exposed(spec));
   TRY(machines::validate(spec));
   return spec;
 }

@@ -21,6 +21,7 @@
 #include "machines/launch.h"
 #include "machines/machines.h"
 #include "machines/monitor_process.h"
+#include "machines/publish.h"
 
 namespace smol::machines {
 namespace {
@@ -115,6 +116,7 @@ std::string describe_end(const std::string& folder) {
 Result<> Machines::boot(Record& record, const StartOptions& options) {
   const std::string& name = record.spec.name;
   const std::string folder = machine_folder(name);
+  TRY(choose_ports(record.spec));
   TRY(check_host(record.spec));
   TRY(make_folders(folder));
   if (!record.spec.network.segment.empty()) {
@@ -138,6 +140,7 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   record.monitor = monitor.identity();
   TRY(store_.change(name, [&](Record& fresh) -> Result<> {
     fresh.monitor = record.monitor;
+    fresh.spec.ports = record.spec.ports;
     fresh.sockets = record.sockets;
     return {};
   }));

@@ -67,8 +67,9 @@ bool overlap(const std::string& a, const std::string& b) {
 Result<> validate_ports(const MachineSpec& spec) {
   for (std::size_t i = 0; i < spec.ports.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
-      if (const Port &a = spec.ports[i], &b = spec.ports[j];
-          a.host == b.host && a.udp == b.udp && overlap(a.address, b.address))
+      if (const Port &a = spec.ports[i], &b = spec.ports[j]; !a.automatic && !b.automatic &&
+                                                             a.host == b.host && a.udp == b.udp &&
+                                                             overlap(a.address, b.address))
         return fail("port {} of the host is published twice ({} and {})", a.host, to_text(b),
                     to_text(a));
   return {};
@@ -331,7 +332,8 @@ std::string to_text(const Port& port) {
   const std::string address = port.address == "127.0.0.1" ? ""
                               : six                       ? fmt::format("[{}]:", port.address)
                                                           : port.address + ":";
-  return fmt::format("{}{}:{}{}", address, port.host, port.guest, port.udp ? "/udp" : "");
+  const std::string host = port.host == 0 ? "*" : std::to_string(port.host);
+  return fmt::format("{}{}:{}{}", address, host, port.guest, port.udp ? "/udp" : "");
 }
 
 std::string to_text(const Volume& volume) {

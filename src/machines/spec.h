@@ -30,6 +30,7 @@ struct Port {
   std::string address = "127.0.0.1";  // of the host
   u16 host = 0, guest = 0;
   bool udp = false;
+  bool automatic = false;  // host is chosen at each start (publish.h); 0: not yet
 
   bool operator==(const Port&) const = default;
 };

@@ -93,6 +93,7 @@ void fields(Visitor&& visit, auto& v)
   requires std::is_same_v<std::remove_const_t<std::remove_reference_t<decltype(v)>>, Port>
 {
   visit("address", v.address), visit("host", v.host), visit("guest", v.guest), visit("udp", v.udp);
+  visit("automatic", v.automatic);
 }
 template <class Visitor>
 void fields(Visitor&& visit, auto& v)

@@ -6,11 +6,13 @@ import json
 import lzma
 import os
 import signal
+import socket
 import subprocess
 import tarfile
 import tempfile
 import time
 import unittest
+import urllib.request
 
 import registry
 from oci_images import Image, busybox, digest, layer, write_tar
@@ -208,7 +210,8 @@ class Images(unittest.TestCase):
                        "ExposedPorts": {"80/tcp": {}}, "WorkingDir": "/srv",
                        "Healthcheck": {"Test": ["CMD-SHELL", "wget -q -O /dev/null http://127.0.0.1/index.html"], "Interval": 1000000000}})
         source = image.oci_directory(self.path("oci"))
-        self.smolvm("machine", "run", "-d", "-n", "web", "-I", source)
+        self.assertRegex(self.run_image(source, "-P", "--entrypoint", "true")[1], r"^80/tcp -> 127\.0\.0\.1:\d+\n$")
+        self.smolvm("machine", "run", "-d", "-n", "web", "-P", "-I", source)
         try:
             # The program is started before the machine is ready, but it listens when it likes.
             self.smolvm("machine", "exec", "web", "--", "sh", "-c",
@@ -216,16 +219,29 @@ class Images(unittest.TestCase):
             self.assertEqual(self.smolvm("machine", "exec", "web", "--", "sh", "-c", "echo $A; pwd")[0], "image\n/srv\n")
             told = json.loads(self.smolvm("machine", "status", "web", "--json")[0])
             self.assertEqual(told["exposed"], ["80/tcp"])
+            published = self.smolvm("machine", "port", "web")[0]
+            port = told["ports"][0]["host"]
+            self.assertEqual(published, f"80/tcp -> 127.0.0.1:{port}\n")
+            self.assertIn(f"Port: {port}:80\n", self.smolvm("machine", "ls", "-v")[0])
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=60) as answer:
+                self.assertEqual(answer.read(), b"served\n")
             self.assertTrue(told["image_digest"].startswith("sha256:"))
             self.smolvm("machine", "prune", "--all")  # nothing that is in use
             self.smolvm("machine", "exec", "web", "--", "touch", "/srv/kept")
         finally:
             self.smolvm("machine", "stop", "web")
-        self.smolvm("machine", "start", "web")
+        with socket.socket() as taken:  # a port that somebody has meanwhile is chosen anew
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+            self.smolvm("machine", "start", "web")
+        self.assertNotEqual(self.smolvm("machine", "port", "web")[0], published)
         self.assertIn("kept", self.smolvm("machine", "exec", "web", "--", "ls", "/srv")[0])
         self.smolvm("machine", "delete", "-f", "web")
         # Without a program of one's own a created machine waits for exec.
-        self.smolvm("machine", "create", "-n", "still", "-I", source)
+        self.smolvm("machine", "create", "-n", "still", "-P", "-I", source)
+        self.assertEqual(self.smolvm("machine", "port", "still")[0], "80/tcp -> chosen when the machine starts\n")
+        self.assertIsNone(json.loads(self.smolvm("machine", "status", "still", "--json", status=1)[0])["ports"][0]["host"])
         self.smolvm("machine", "start", "still")
         self.assertNotIn("httpd", self.smolvm("machine", "exec", "still", "--", "ps")[0])
         self.smolvm("machine", "delete", "-f", "still")
