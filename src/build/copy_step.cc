@@ -1,6 +1,5 @@
 #include "build/copy_step.h"
 
-#include <dirent.h>
 #include <fnmatch.h>
 #include <glob.h>
 #include <limits.h>
@@ -10,7 +9,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
+
+#include "base/directory.h"
 
 namespace smol::build {
 namespace {
@@ -163,14 +163,7 @@ class Copier {
 
   Result<> copy_contents(const std::string& host, const std::string& target,
                          const std::string& below) {
-    DIR* const stream = ::opendir(host.c_str());
-    if (stream == nullptr) return fail_errno("cannot copy {}", host);
-    std::vector<std::string> names;
-    while (const dirent* const entry = ::readdir(stream))
-      if (std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0)
-        names.emplace_back(entry->d_name);
-    ::closedir(stream);
-    std::sort(names.begin(), names.end());
+    TRY_ASSIGN(const auto names, base::names_in(host));
     for (const std::string& name : names) {
       const std::string relative = below + name;
       if (excluded(name, relative)) continue;

@@ -17,13 +17,14 @@ constexpr const char* kLabel = "smolvm.build";
 constexpr const char* kUpper = "/run/smol/build";  // where the overlay's disk is seen once more
 constexpr u64 kPatience = 600'000'000'000;
 
-// Machines of builds whose process is gone.
+// Machines of builds whose process is gone, and of one that had this process' number.
 void remove_leftovers(machines::Machines& all) {
   const auto records = all.list();
   if (!records) return;
   for (const auto& record : *records)
     for (const auto& [key, value] : record.spec.labels)
-      if (key == kLabel && ::kill(std::atoi(value.c_str()), 0) != 0 && errno == ESRCH)
+      if (key == kLabel && (std::atoi(value.c_str()) == ::getpid() ||
+                            (::kill(std::atoi(value.c_str()), 0) != 0 && errno == ESRCH)))
         (void)all.remove(record.spec.name, true);
 }
 

@@ -143,10 +143,10 @@ Fetched<std::vector<Address>> resolve(const std::string& host, u16 port, const P
     return std::vector{address_of(AF_INET, &four, port),
                        address_of(AF_INET6, &in6addr_loopback, port)};
   }
+  Answer answer;  // outlives the channel, whose end answers what is still asked
+  answer.port = port;
   auto channel = open_channel(name_servers);
   if (!channel) return std::unexpected(channel.error());
-  Answer answer;
-  answer.port = port;
   ares_addrinfo_hints hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_flags = ARES_AI_NOSORT;

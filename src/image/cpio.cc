@@ -3,14 +3,14 @@
 // hexadecimal digits, which is said.
 #include "image/cpio.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
+
+#include "base/directory.h"
 
 namespace smol::image {
 
@@ -71,14 +71,7 @@ Result<> CpioWriter::append_file(const std::string& host, const Entry& entry) {
 }
 
 Result<> CpioWriter::append_tree(const std::string& host, const std::string& inside) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(host.c_str()), &::closedir);
-  if (directory == nullptr) return fail_errno("cannot read the directory {}", host);
-  std::vector<std::string> names;
-  while (const dirent* const item = ::readdir(directory.get())) {
-    const std::string name = item->d_name;
-    if (name != "." && name != "..") names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
+  TRY_ASSIGN(const auto names, base::names_in(host));
   for (const std::string& name : names) {
     const std::string path = host + "/" + name;
     Entry entry{.name = inside.empty() ? name : inside + "/" + name};

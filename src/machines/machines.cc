@@ -1,13 +1,11 @@
 #include "machines/machines.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstring>
-
+#include "base/directory.h"
 #include "image/ext4.h"
 #include "machines/data_dir.h"
 
@@ -243,13 +241,7 @@ Result<> Machines::remove(const std::string& name, bool force) {
 
 Result<std::vector<Machines::Garbage>> Machines::garbage() {
   const std::string folder = data_ + "/machines";
-  DIR* const stream = ::opendir(folder.c_str());
-  if (stream == nullptr) return fail_errno("cannot read {}", folder);
-  std::vector<std::string> names;
-  while (const dirent* const entry = ::readdir(stream))
-    if (std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0)
-      names.emplace_back(entry->d_name);
-  ::closedir(stream);
+  TRY_ASSIGN(const auto names, base::names_in(folder));
   std::vector<Garbage> out;
   for (const std::string& name : names) {
     TRY_ASSIGN(auto record, store_.find(name));

@@ -1,16 +1,15 @@
 // Records of images: one small JSON file each, replaced as a whole. A record that cannot be read
 // (of a newer version, damaged) is an Error that names the file: nothing is guessed and nothing
 // removed.
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/directory.h"
 #include "image/store/store.h"
 
 namespace smol::image {
@@ -79,18 +78,10 @@ Result<ImageRecord> parse_record(const std::string& text, const std::string& pat
   return record;
 }
 
-struct CloseFolder {
-  void operator()(DIR* stream) const { ::closedir(stream); }
-};
-
-// Names of plain files in a folder, sorted.
+// What is not there is removed by prune: so all of a folder's names, or an Error.
 Result<std::vector<std::string>> names_in(const std::string& path) {
-  const std::unique_ptr<DIR, CloseFolder> stream(::opendir(path.c_str()));
-  if (!stream) return fail_errno("cannot read {}", path);
-  std::vector<std::string> names;
-  while (const dirent* const entry = ::readdir(stream.get()))
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  std::ranges::sort(names);
+  TRY_ASSIGN(auto names, base::names_in(path));
+  std::erase_if(names, [](const std::string& name) { return name[0] == '.'; });
   return names;
 }
 

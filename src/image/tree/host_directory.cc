@@ -1,7 +1,6 @@
 // Reading a directory of the host: metadata now, contents when the tree is written.
 #include "image/tree/host_directory.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -10,6 +9,8 @@
 
 #include <algorithm>
 #include <map>
+
+#include "base/directory.h"
 
 namespace smol::image {
 namespace {
@@ -122,14 +123,7 @@ Result<> Adder::add(const std::string& host, const std::string& at) {
   while (!left.empty()) {
     const auto [from, to] = std::move(left.back());
     left.pop_back();
-    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(from.c_str()), &::closedir);
-    if (directory == nullptr) return fail_errno("cannot read the directory {}", from);
-    std::vector<std::string> names;
-    while (const dirent* const item = ::readdir(directory.get())) {
-      const std::string_view name = item->d_name;
-      if (name != "." && name != "..") names.emplace_back(name);
-    }
-    std::sort(names.begin(), names.end());
+    TRY_ASSIGN(const auto names, base::names_in(from));
     for (const std::string& name : names) {
       const std::string path = from + "/" + name, inside = to + "/" + name;
       struct stat status{};
