@@ -435,6 +435,25 @@ TEST(Names, AskTheNameServer) {
   EXPECT_NE(unknown.error().error.chain().find("nowhere.test"), std::string::npos);
 }
 
+TEST(Names, ASilentNameServerIsGivenUp) {
+  const base::UniqueFd silent(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(silent.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ::getsockname(silent.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  const std::string where = fmt::format("127.0.0.1:{}", ntohs(address.sin_port));
+  // The resolver still waits when its channel goes, and says so: to something that is still there.
+  const auto late = resolve("registry.test", 5000, Patience::of(20, nullptr), where);
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().problem, Problem::kTimeout);
+  const std::atomic<bool> cancel = true;
+  const auto cancelled = resolve("registry.test", 5000, Patience::of(20'000, &cancel), where);
+  ASSERT_FALSE(cancelled);
+  EXPECT_EQ(cancelled.error().problem, Problem::kCancelled);
+}
+
 TEST(Names, LiteralsAndLocalhostStayHere) {
   EXPECT_EQ(resolve("::1", 1, Patience::of(1, nullptr))->front().text(), "::1");
   EXPECT_EQ(resolve("localhost", 1, Patience::of(1, nullptr))->front().text(), "127.0.0.1");
