@@ -1,7 +1,8 @@
 // Names of the machines on a machine's segments, as every name server of that machine gives them:
 // a segment's back end writes what its members say of themselves, the user-mode network's forwarder
 // reads it. So a machine with both has one name server that knows peers and the world: programs
-// differ in what they do with two (musl asks both at once and takes the first answer, dig asks one).
+// differ in what they do with two (musl asks both at once and takes the first answer, dig asks
+// one).
 //
 // Threads: any; the lock inside is a leaf.
 #pragma once

@@ -51,6 +51,7 @@ Result<std::unique_ptr<Net>> Net::create(base::EventLoop& loop,
 }
 
 Result<> Net::create_timers() {
+  TRY_ASSIGN(owed_timer_, base::Timer::create(loop_, [this] { owed_timer(); }));
   if (!options_.rate_limit.limits()) return {};
   TRY_ASSIGN(receive_timer_, base::Timer::create(loop_, [this] { receive_timer(); }));
   TRY_ASSIGN(transmit_timer_, base::Timer::create(loop_, [this] {
@@ -124,6 +125,8 @@ void Net::reset() {
   reserved_ = 0;
   filter_ = ReceiveFilter();
   filter_.set_mac(options_.mac);
+  owed_timer_runs_ = false;
+  if (owed_timer_) owed_timer_->disarm();
   if (receive_timer_) receive_timer_->disarm();
   if (transmit_timer_) transmit_timer_->disarm();
 }

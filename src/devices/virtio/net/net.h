@@ -76,6 +76,9 @@ class Net final : public VirtioDevice, private net::FrameSink {
     bool starved = false;    // the backend waits for receive buffers
     bool stalled = false;    // the backend, or the rate, lets nothing go out now
     bool unflushed = false;  // commit() since the last flush()
+    // The driver is to be told of frames that went out: with what it is told next, or in a while.
+    bool owed = false;
+    int small_sent = 0;  // frames since it was told; kMostOwed: not to be put off
   };
   enum class Sent { kDone, kBusy, kBroken };
 
@@ -109,6 +112,9 @@ class Net final : public VirtioDevice, private net::FrameSink {
 
   // transmit.cc
   void process_transmit(u16 index);
+  void tell_sent(Pair& pair, u16 index);
+  void put_off(Pair& pair);
+  void owed_timer();
   Sent send_chains(Pair& pair, u32& served);
   Sent send_chain(const Chain& chain);
   bool plausible(const net::OffloadHeader& offload, u64 frame_size) const;
@@ -127,6 +133,8 @@ class Net final : public VirtioDevice, private net::FrameSink {
   u64 offered_ = 0;
   std::vector<u16> queue_sizes_;
   std::unique_ptr<base::Timer> receive_timer_, transmit_timer_;  // only with a rate limit
+  std::unique_ptr<base::Timer> owed_timer_;
+  bool owed_timer_runs_ = false;
   base::RateLimiter receive_limit_, transmit_limit_;
   bool link_up_ = true;
 

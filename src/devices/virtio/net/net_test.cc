@@ -24,6 +24,45 @@ TEST_F(NetDevice, SendsAFrameWithoutItsHeader) {
   EXPECT_EQ(host->used_notices, 1);
 }
 
+TEST_F(NetDevice, OneInterruptForSmallFramesComesInAWhile) {
+  host->shares_interrupt = true;
+  send(frame(60));
+  send(frame(60));
+  EXPECT_EQ(backend->sent.size(), 2u) << "only the interrupt waits";
+  EXPECT_EQ(host->used_notices, 0);
+  while (host->used_notices == 0) ASSERT_TRUE(loop->run_once(-1));
+  EXPECT_EQ(host->used_notices, 1);
+  send(frame(60));
+  while (host->used_notices == 1) ASSERT_TRUE(loop->run_once(-1));
+}
+
+TEST_F(NetDevice, OneInterruptForWhatWasSentAndWhatCame) {
+  host->shares_interrupt = true;
+  add_room(1, 2048);
+  send(frame(60));
+  {
+    auto lock = locked();
+    ASSERT_TRUE(backend->give(frame(100)));
+    backend->sink->flush();
+  }
+  EXPECT_EQ(host->used_notices, 1);
+  ASSERT_TRUE(loop->run_once(-1));  // the timer finds nothing left to tell
+  EXPECT_EQ(host->used_notices, 1);
+}
+
+TEST_F(NetDevice, OneInterruptAtOnceForLargeFramesAndForMany) {
+  host->shares_interrupt = true;
+  send(frame(1514));
+  EXPECT_EQ(host->used_notices, 1);
+  send(frame(60));
+  send(frame(1514));
+  EXPECT_EQ(host->used_notices, 2) << "for both";
+  for (int i = 0; i < 7; ++i) send(frame(60));
+  EXPECT_EQ(host->used_notices, 2);
+  send(frame(60));  // a quarter of the ring of 32
+  EXPECT_EQ(host->used_notices, 3);
+}
+
 TEST_F(NetDevice, HeaderAndFrameMayBeCutAnywhere) {
   const std::string bytes = std::string(12, 0) + frame(200);
   host->put(kSendAt, bytes);

@@ -224,9 +224,17 @@ bool Net::deliver(std::span<const iovec> frame, const net::OffloadHeader& offloa
 
 void Net::flush() {
   if (host_ == nullptr || broken_) return;
+  bool told = false;
   for (std::size_t i = 0; i < pairs_.size(); ++i)
-    if (std::exchange(pairs_[i].unflushed, false) && pairs_[i].receive->should_notify())
-      host_->notify_used(static_cast<u16>(2 * i));
+    if (std::exchange(pairs_[i].unflushed, false) && pairs_[i].receive->should_notify()) {
+      if (!told || !host_->one_interrupt()) host_->notify_used(static_cast<u16>(2 * i));
+      told = true;
+    }
+  if (!told || !host_->one_interrupt()) return;
+  for (Pair& pair : pairs_) {  // the same interrupt tells what was sent
+    pair.owed = false;
+    pair.small_sent = 0;
+  }
 }
 
 net::GuestOffloads Net::offloads() const {

@@ -16,6 +16,13 @@ constexpr u64 kBytesPerTurn = 4 * kMiB;
 // turn goes on.
 constexpr u32 kPublishEvery = 16;
 constexpr std::size_t kMostBuffers = 512;
+// That small frames went out is told with the next interrupt that there is anyway, or this much
+// later: an answer's interrupt for its sending, and with it the wake-up of a CPU that waits, is
+// saved. Nobody waits for it: drivers take sent buffers back when they send or receive, and what a
+// socket may have on its way is far more than a few small frames.
+constexpr u64 kPutOffNs = 1'000'000;
+constexpr u64 kSmallFrame = 512;
+constexpr int kMostOwed = 64;
 
 }  // namespace
 
@@ -34,7 +41,31 @@ void Net::process_transmit(u16 index) {
   if (served != 0) backend_->transmit_done();
   if (result == Sent::kBroken || broken_) return;
   if (result == Sent::kDone && served >= kChainsPerTurn) host_->schedule(index);
-  if (pair.transmit->should_notify()) host_->notify_used(index);
+  tell_sent(pair, index);
+}
+
+void Net::tell_sent(Pair& pair, u16 index) {
+  if (!pair.transmit->should_notify()) return;
+  const int most = std::min(kMostOwed, pair.transmit->state().size / 4);
+  if (host_->one_interrupt() && pair.small_sent < most) return put_off(pair);
+  pair.owed = false;
+  pair.small_sent = 0;
+  host_->notify_used(index);
+}
+
+void Net::put_off(Pair& pair) {
+  pair.owed = true;
+  if (!std::exchange(owed_timer_runs_, true)) owed_timer_->arm(kPutOffNs);
+}
+
+void Net::owed_timer() {
+  const std::lock_guard lock(VirtioDevice::mutex());
+  owed_timer_runs_ = false;
+  if (host_ == nullptr || broken_) return;
+  for (std::size_t i = 0; i < pairs_.size(); ++i) {
+    pairs_[i].small_sent = 0;
+    if (std::exchange(pairs_[i].owed, false)) host_->notify_used(static_cast<u16>(2 * i + 1));
+  }
 }
 
 // Until the queue is empty or the turn is over (served then reaches kChainsPerTurn).
@@ -52,6 +83,7 @@ Net::Sent Net::send_chains(Pair& pair, u32& served) {
       return Sent::kBroken;
     }
     if (!chain->has_value()) return Sent::kDone;
+    const bool small = (*chain)->readable_size() <= kSmallFrame;
     const Sent sent = send_chain(**chain);
     if (sent == Sent::kBroken) return sent;
     if (sent == Sent::kBusy) {
@@ -59,6 +91,7 @@ Net::Sent Net::send_chains(Pair& pair, u32& served) {
       pair.stalled = true;
       return sent;
     }
+    pair.small_sent = small ? std::min(pair.small_sent + 1, kMostOwed) : kMostOwed;
     pair.transmit->fill(std::move(**chain), 0);
     if (++served % kPublishEvery == 0) pair.transmit->publish();
     if (sent_bytes_ - sent_before > kBytesPerTurn) served = kChainsPerTurn;

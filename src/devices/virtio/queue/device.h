@@ -26,6 +26,8 @@ class DeviceHost {
   virtual ~DeviceHost() = default;
   // Used buffer notification; the device has asked queue.should_notify() first.
   virtual void notify_used(u16 queue) = 0;
+  // All queues share one interrupt, and a driver that gets it looks at each of them.
+  virtual bool one_interrupt() const { return false; }
   // The config space changed: new generation, configuration change notification (2.3).
   virtual void notify_config() = 0;
   // The guest broke the rules so that the device cannot go on (2.1.2): sets DEVICE_NEEDS_RESET,

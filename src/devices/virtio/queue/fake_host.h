@@ -86,6 +86,7 @@ class FakeHost : public DeviceHost {
 
   // DeviceHost
   void notify_used(u16 queue) override { ++used_notices; }
+  bool one_interrupt() const override { return shares_interrupt; }
   void notify_config() override { ++config_notices; }
   void needs_reset(const Error& reason) override { reset_reason = reason.chain(); }
   void schedule(u16 queue) override { scheduled_[queue] = true; }
@@ -93,6 +94,7 @@ class FakeHost : public DeviceHost {
   std::unique_ptr<GuestMemory> memory;
   int used_notices = 0;
   int config_notices = 0;
+  bool shares_interrupt = false;
   std::string reset_reason;  // not empty: the device asked for a reset
 
  private:

@@ -107,6 +107,7 @@ class MmioTransport final : public Device, private DeviceHost {
 
   // DeviceHost
   void notify_used(u16 queue) override;
+  bool one_interrupt() const override { return true; }
   void notify_config() override;
   void needs_reset(const Error& reason) override;
   void schedule(u16 queue) override;
