@@ -11,7 +11,7 @@ import smolvm
 
 JOB = disk_test.HEAD + """
 mount -t ext4 -o ro /dev/vda /mnt && mount -t proc proc /mnt/proc && mount -t devtmpfs dev /mnt/dev && mount -t tmpfs tmp /mnt/tmp || exit 1
-fio() { chroot /mnt /bin/sh -c 'cd /tmp; exec /bin/fio --name=job --filename=/dev/vdb --direct=1 --ioengine=libaio --thread --iodepth=16 "$@"' - "$@"; }
+fio() { chroot /mnt /bin/sh -c 'cd /tmp; exec /bin/fio --name=job --filename=/dev/vdb --direct=1 --ioengine=libaio --thread --iodepth=16 --eta=never "$@"' - "$@"; }
 fio --rw=randrw --bsrange=4k-64k --size=12M --verify=crc32c --do_verify=1 --verify_fatal=1 --output=/tmp/log; echo "random $?"
 fio --rw=randtrimwrite --bs=4k --size=4M --offset=16M --output=/tmp/log; echo "trim $?"
 fio --rw=write --bs=1M --size=8M --offset=20M --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=4 --output=/tmp/log; echo "sequential $?"
