@@ -51,13 +51,12 @@ class Client {
       message.msg_controllen = 0;
     }
   }
-  // Until the text ends so, or the connection does ("<end>" is put behind), or ten seconds are
-  // over.
+  // Until the text ends so, or the connection does ("<end>" is put behind), or a minute is over.
   std::string read_until(std::string_view end) {
     std::string text;
     while (!text.ends_with(end)) {
       pollfd entry{.fd = fd.get(), .events = POLLIN, .revents = 0};
-      if (::poll(&entry, 1, 10'000) <= 0) return text + "<nothing>";
+      if (::poll(&entry, 1, 60'000) <= 0) return text + "<nothing>";
       char buffer[4096];
       const ssize_t got = ::recv(fd.get(), buffer, sizeof(buffer), 0);
       if (got <= 0) return text + "<end>";
@@ -87,7 +86,8 @@ struct ServerTest : ::testing::Test {
     folder = pattern;
     path = folder + "/s";
   }
-  void open(const Limits& limits = {}) {
+  // A busy host is no slow client.
+  void open(const Limits& limits = {.transfer_ns = 600'000'000'000}) {
     listener = std::move(*UnixListener::open(path));
     server = std::move(*Server::create(
         *loop, listener.fd(), limits, [this](Request request, Server::Respond respond) {

@@ -11,7 +11,7 @@ namespace smol::conformance {
 namespace {
 
 // Far above what any scenario takes, also under an emulated host's KVM.
-constexpr auto kPatience = std::chrono::seconds(30);
+constexpr auto kPatience = std::chrono::seconds(120);
 
 constexpr u64 kGdtEntries[] = {
     0,

@@ -386,6 +386,8 @@ class VerbTest(NamedTest):
             self.good("start", name)
         self.assertIn("1 packets received", self.good("exec", "one", "--", "ping", "-c", "1", "-W", "20", "two"))
         self.good("exec", "two", "--", "sh", "-c", "ip -4 -o address show eth1 | grep -c 10.88.0.3; grep -c . /etc/resolv.conf", out="1\n1\n")
+        for name, peer, address in (("one", "two", "10.88.0.3"), ("two", "one", "10.88.0.2")):  # each learns of the other when it comes to that
+            self.assertTrue(smolvm.wait_until(lambda n=name, p=peer, a=address: self.looked_up(n, p) == [[a]]), f"{name} never hears of {peer}")
         # One name server knows peers, the world and what was added; a policy does not hide the machine's own network.
         self.assertEqual(self.looked_up("one", "two", "two.network", "outside.example", "db", "me", "nobody.example"),
                          [["10.88.0.3"], ["10.88.0.3"], ["192.0.2.7"], ["192.0.2.8", "2001:db8::8"], ["10.0.2.2"], []])

@@ -53,12 +53,6 @@ class Receiver(threading.Thread):
         return self.data.decode().split("\n")[:-1]
 
 
-def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class PauseTest(vmm_guest.GuestTest):
     def setUp(self):
         super().setUp()
@@ -86,12 +80,11 @@ class PauseTest(vmm_guest.GuestTest):
             return []
 
     def blocks(self):
-        """Numbered blocks at the disk's start."""
+        """How many whole numbered blocks there are at the disk's start. (One that is being written may be there in part.)"""
         with open(self.disk, "rb") as file:
             data = file.read(4 << 20)
         count = 0
-        while data[count * BLOCK:count * BLOCK + 6] == b"block ":
-            self.assertEqual(data[count * BLOCK:(count + 1) * BLOCK].decode(), f"block {count}".ljust(BLOCK))
+        while data[count * BLOCK:(count + 1) * BLOCK] == f"block {count}".ljust(BLOCK).encode():
             count += 1
         return count
 
@@ -111,7 +104,7 @@ class PauseTest(vmm_guest.GuestTest):
     def test_nothing_moves_and_nothing_is_lost(self):
         self.receiver = Receiver()
         self.receiver.start()
-        published = free_port()
+        published = smolvm.free_port()
         guest = self.start_guest(SCRIPT.replace("PORT", str(self.receiver.port)), "--disk", f"path={self.disk}", "--share", f"tag=s,path={self.share}",
                                  "--net", f"mode=user,publish=udp:127.0.0.1:{published}:9", "--api-socket", f"path={self.socket}",
                                  "--after-reset", "end", memory="64M,shared=on")
