@@ -35,7 +35,7 @@ namespace smol::toml_text {
 namespace smol::toml_text {
 
 struct Problem {
-  toml::source_position begin;  // line and column from 1; 0: the library cannot say
+  toml::source_position begin;  // line and column (letters), both from 1
   std::string description;
 };
 
