@@ -68,7 +68,7 @@ int status_of(const vmm::MachineEnd& end) {
 void give_text_back(int ended) {
   for (const int milliseconds : {3'000, 10'000, 30'000}) {
     pollfd ready{.fd = ended, .events = POLLIN, .revents = 0};
-    if (::poll(&ready, 1, milliseconds) != 0) return;
+    if (::poll(&ready, 1, milliseconds) > 0) return;
     drop_text();
   }
 }

@@ -12,6 +12,7 @@ namespace smol::image {
 namespace {
 
 constexpr int kLevel = 19;  // packed once, carried for long
+constexpr u64 kProgramWrite = 64 * kKiB;
 
 ConstByteSpan bytes_in(std::string_view text) {
   return {reinterpret_cast<const u8*>(text.data()), text.size()};
@@ -60,7 +61,11 @@ class NewFile {
 // The program, padded to a page: where the container begins.
 Result<u64> put_program(int fd, const std::string& path, ConstByteSpan program) {
   const u64 base = base::align_up(program.size(), kPageSize);
-  TRY(base::write_all_at(fd, program, 0, path));
+  // Pages of one write become one folio of the page cache, and a fault maps a folio whole (Linux
+  // 6.18, mm/filemap.c): in large ones an idle capsule would have most of its program mapped.
+  for (u64 at = 0; at < program.size(); at += kProgramWrite)
+    TRY(base::write_all_at(
+        fd, program.subspan(at, std::min<u64>(kProgramWrite, program.size() - at)), at, path));
   if (::ftruncate(fd, static_cast<off_t>(base)) != 0) return fail_errno("cannot write {}", path);
   return base;
 }

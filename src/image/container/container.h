@@ -154,6 +154,7 @@ class Container {
   Result<> read_index();
   Result<> read_signature(const VerifyPolicy& policy);
   Result<> decode(const Section& section, class ContentSink& sink) const;
+  Result<> decompress_whole(const Section& section, ByteSpan content) const;
 
   base::UniqueFd fd_;
   std::string name_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include <random>
 
@@ -317,6 +318,70 @@ TEST(ContainerDamage, LazyChecksCatchIt) {
   EXPECT_TRUE(container->check_range(*root, 2 * kPieceSize, root->size - 2 * kPieceSize));
   EXPECT_FALSE(container->check_range(*root, 0, root->size + 1));
   EXPECT_FALSE(container->verify_section(*root, 2));
+}
+
+std::string frame_of(const std::string& content, int window_log = 0) {
+  std::string out(ZSTD_compressBound(content.size()), 0);
+  ZSTD_CCtx* const context = ZSTD_createCCtx();
+  if (window_log != 0) {  // a stream of unknown length: the window is what its header says
+    ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, window_log);
+    ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+  }
+  ZSTD_outBuffer to{out.data(), out.size(), 0};
+  ZSTD_inBuffer from{content.data(), content.size(), 0};
+  if (window_log != 0) ZSTD_compressStream2(context, &to, &from, ZSTD_e_flush);
+  ZSTD_compressStream2(context, &to, &from, ZSTD_e_end);
+  ZSTD_freeCCtx(context);
+  out.resize(to.pos);
+  return out;
+}
+
+// A container whose one section claims to be these stored bytes, compressed; all digests are right.
+std::string with_frame(const std::string& stored, u64 data_size) {
+  base::UniqueFd fd = file_of("");
+  auto writer = ContainerWriter::create(fd.get(), "test", 0, {});
+  EXPECT_TRUE(writer->add_bytes(SectionKind::kKernel, "kernel", span_of(stored), {}));
+  EXPECT_TRUE(writer->finish());
+  std::string bytes = read_all(fd.get());
+  u8* const start = reinterpret_cast<u8*>(bytes.data());
+  auto* const header = reinterpret_cast<FrameHeader*>(start);
+  u8* const record = start + header->index_offset + 136;  // the first one's
+  base::store(record + 4, u32{1});
+  base::store(record + 24, data_size);
+  base::store(record + 32, data_size);
+  auto* const trailer = reinterpret_cast<FrameTrailer*>(start + bytes.size() - kFrameSize);
+  header->index_digest = digest_of({start + header->index_offset, padded(header->index_size)});
+  header->digest =
+      digest_of(base::bytes_of(std::as_const(*header)).first(offsetof(FrameHeader, digest)));
+  trailer->header_digest = digest_of(base::bytes_of(std::as_const(*header)));
+  trailer->digest =
+      digest_of(base::bytes_of(std::as_const(*trailer)).first(offsetof(FrameTrailer, digest)));
+  return bytes;
+}
+
+TEST(ContainerDamage, CompressedDataThatIsNotOneRightFrame) {
+  const std::string content(100'000, 'x'), frame = frame_of(content);
+  const auto read = [&](const std::string& stored, u64 data_size) -> std::string {
+    const auto container = open_bytes(with_frame(stored, data_size));
+    if (!container) return message_of(container.error());
+    const auto got = container->read_section(*container->find("kernel"), kMiB);
+    return got ? *got : message_of(got.error());
+  };
+  EXPECT_EQ(read(frame, content.size()), content);
+  const auto refuse = [&](const std::string& stored, u64 data_size, std::string_view word) {
+    const std::string said = read(stored, data_size).substr(0, 500);
+    EXPECT_NE(said.find("section 'kernel'"), std::string::npos) << said;
+    EXPECT_NE(said.find(word), std::string::npos) << said;
+  };
+  refuse(frame, content.size() - 1, "more than the 99999 bytes");
+  refuse(frame, content.size() + 1, "holds 100000 of 100001");
+  refuse(frame + frame, 2 * content.size(), "behind the end");
+  refuse(frame + "x", content.size(), "behind the end");
+  refuse(frame.substr(0, frame.size() - 1), content.size(), "cut short");
+  refuse(frame.substr(0, 3), content.size(), "cut short");
+  refuse("not zstd at all", content.size(), "decompressing it");
+  refuse(frame_of(content, 24), content.size(), "window");
+  EXPECT_EQ(read(frame_of(content, 23), content.size()), content);
 }
 
 TEST(ContainerWriter, RefusesWhatNoReaderWouldTake) {
