@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The user-mode network beside QEMU's: bulk throughput both ways (iperf3 in the guest, its server on the host's loopback) and requests a
-second to a server in the guest through a published port, on connections that stay (wrk) and with one connection a request (ab). The same
+second to a server in the guest through a published port: on one connection (wrk, one request at a time), on 16 that stay (wrk), with one
+connection a request (ab). The same
 kernel, root file system and accelerator for both, in pairs.
 
     bench/net.py            software CPU beside TCG, on this machine's clock
@@ -23,7 +24,7 @@ import tempfile
 
 from common import BIN, ROOT, TUNED, kernel, save
 
-FIGURES = ("up_mbits", "down_mbits", "requests", "connections")
+FIGURES = ("up_mbits", "down_mbits", "requests_alone", "requests", "connections")
 PORT = 8081
 
 INIT = """#!/bin/busybox sh
@@ -62,6 +63,7 @@ one() {
     sleep 0.1
   done
   wrk -t 1 -c 16 -d 1s http://127.0.0.1:PORT/ >/dev/null 2>&1
+  echo "FIGURE requests_alone $(wrk -t 1 -c 1 -d SECONDSs http://127.0.0.1:PORT/ | awk '/^Requests.sec/ { print $2 }')" >>$name.out
   echo "FIGURE requests $(wrk -t 1 -c 16 -d SECONDSs http://127.0.0.1:PORT/ | awk '/^Requests.sec/ { print $2 }')" >>$name.out
   echo "FIGURE connections $(ab -q -n CONNECTIONS -c 16 http://127.0.0.1:PORT/ 2>/dev/null | awk '/^Requests per second/ { print $4 }')" >>$name.out
   kill -9 $monitor $server 2>/dev/null
@@ -153,9 +155,9 @@ def main():
         if both:
             result[figure] = {"ours": statistics.median(a for a, _ in both), "qemu": statistics.median(b for _, b in both),
                               "ratio": statistics.median(a / b for a, b in both)}
-            print(f"{figure:12} ours {result[figure]['ours']:10.1f}   QEMU {result[figure]['qemu']:10.1f}   ratio {result[figure]['ratio']:.2f}")
+            print(f"{figure:14} ours {result[figure]['ours']:10.1f}   QEMU {result[figure]['qemu']:10.1f}   ratio {result[figure]['ratio']:.2f}")
         else:
-            print(f"{figure:12} not measured on both sides")
+            print(f"{figure:14} not measured on both sides")
     save(f"net_kvm_{options.clock}" if options.kvm else "net", result)
 
 
