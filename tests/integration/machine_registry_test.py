@@ -13,6 +13,7 @@ import unittest
 import machine_file
 import registry
 import smolvm
+from changed_image import LayeredImage
 
 BLOB = re.compile(r"/v2/[^?]*/blobs/sha256:")
 
@@ -81,6 +82,24 @@ class MachineRegistryTest(unittest.TestCase):
         raw = subprocess.run(["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}:v2"], check=True,
                              capture_output=True, text=True).stdout
         self.assertEqual(len(json.loads(raw)["layers"]), second["chunks"])
+
+    def test_one_changed_layer(self):
+        """An OCI image of several layers with one of them changed: not much more than the change is sent (bench/push.py at 1 GiB)."""
+        image = LayeredImage(self.path("layers"))
+        rest = [(name, 6 << 20, seed) for seed, name in enumerate("abcd")]
+        proxy = registry.CountingProxy(self.registry.port)
+        self.addCleanup(proxy.stop)
+        sent = []
+        for number, seed in enumerate((100, 201)):
+            changed = ("m", 6 << 20, seed)
+            layout = image.layout(self.path(f"v{number}"), rest[:2] + [changed] + rest[2:])
+            self.smolvm("pack", "create", "-I", layout, "-o", f"v{number}.smolmachine")
+            before = proxy.sent
+            self.smolvm("pack", "push", "--file", f"v{number}.smolmachine", f"{proxy.host}/layers:{number}")
+            sent.append(proxy.sent - before)
+        self.assertGreater(sent[0], 30 << 20)
+        # Chunks are half a MiB and are cut where contents, directories and inodes change.
+        self.assertLess(sent[1], (6 << 20) * 1.2 + 4 * (512 << 10))
 
     def test_broken_transfers_go_on(self):
         file = self.make("a.smolmachine", self.root)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import tarfile
 import threading
@@ -211,6 +212,42 @@ class FaultProxy:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class CountingProxy:
+    """Passes bytes on to a port as they are and counts those that come from clients (`sent`) and go to them (`received`)."""
+
+    def __init__(self, port):
+        self.port, self.sent, self.received, self.lock = port, 0, 0, threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"localhost:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            upstream = socket.create_connection(("127.0.0.1", self.port))
+            for source, target, name in ((client, upstream, "sent"), (upstream, client, "received")):
+                threading.Thread(target=self.carry, args=(source, target, name), daemon=True).start()
+
+    def carry(self, source, target, name):
+        try:
+            while data := source.recv(1 << 18):
+                with self.lock:
+                    setattr(self, name, getattr(self, name) + len(data))
+                target.sendall(data)
+        except OSError:
+            pass
+        try:
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def stop(self):
+        self.listener.close()
 
 
 class ForwardProxy:

@@ -12,7 +12,7 @@ namespace smol::image {
 namespace {
 
 // Of what apply_layer and write_erofs make of the same layers: another number, another file.
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 std::string hex_of(const std::vector<std::string>& diff_ids) {
   const std::string chain = chain_id(diff_ids);

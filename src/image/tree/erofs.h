@@ -17,8 +17,7 @@ struct ErofsOptions {
   // The volume's UUID; without one it is made of the contents (BLAKE2b), so that equal trees have
   // equal ones.
   std::optional<std::array<u8, 16>> uuid = {};
-  // Tails of files lie behind their inodes, where they fit: smaller images. Without, each file's
-  // bytes are one range of the image.
+  // Files of less than a block lie behind their inodes, where they fit: smaller images.
   bool inline_tails = true;
 };
 

@@ -1,7 +1,14 @@
-// The layout: superblock and inodes first, then the blocks of directories, then those of files, so
-// that what a boot reads is together. An inode lies with its extended attributes and its tail in
-// one block, where they fit into one (Linux refuses tails that cross blocks); the last 16 blocks
-// that have room are tried in turn, which leaves few holes and keeps neighbours close.
+// The layout: superblock and inodes first, then the inodes of small files with their contents, then
+// the blocks of directories, then those of files, so that what a boot reads is together. An inode
+// lies with its extended attributes and its tail in one block, where they fit into one (Linux
+// refuses tails that cross blocks); the last 16 blocks that have room are tried in turn, which
+// leaves few holes and keeps neighbours close.
+//
+// Two versions of a root shall have most of their bytes in common, wherever something was added
+// between: a registry has them once then. What names a place (inodes with blocks, directories) is
+// therefore kept apart from contents: of files only those lie behind their inodes that are there as
+// a whole, as their inodes name no block; and their packing begins anew at names chosen by a hash,
+// so that after a change it is soon the same again.
 #include "image/tree/erofs_layout.h"
 
 #include <algorithm>
@@ -16,6 +23,7 @@ namespace {
 constexpr u64 kLeastHole = 64 * kKiB;    // holes smaller than this in all are stored as zeros
 constexpr u64 kMostChunks = 256 * kKiB;  // of one file: a map of 1 MiB
 constexpr std::size_t kOpenBlocks = 16;
+constexpr u32 kPackedTogether = 128;  // small files, on average
 
 // Gives out places for inodes.
 class Slots {
@@ -35,6 +43,8 @@ class Slots {
     return at;
   }
   u64 blocks() const { return next_; }
+  // From here on in blocks of their own, packed as from the beginning.
+  void restart() { open_.clear(); }
 
  private:
   struct Open {
@@ -76,7 +86,7 @@ void choose_layout(const Node& node, bool inline_tails, Placed& placed) {
   }
   const u64 tail = placed.size % kBlock;
   // Directories and links are always packed: nobody maps them.
-  const bool wanted = inline_tails || node.kind != NodeKind::kFile;
+  const bool wanted = node.kind != NodeKind::kFile || (inline_tails && placed.size == tail);
   if (wanted && tail != 0 && placed.inode_bytes() + placed.xattr_bytes + tail <= kBlock)
     placed.layout = kInline;
 }
@@ -96,17 +106,22 @@ u64 data_blocks(const Node& node, const Placed& placed) {
 // Every node once: the root, then directory by directory all names in it.
 std::vector<NodeId> inode_order(const Tree& tree, std::vector<Placed>& nodes) {
   std::vector<NodeId> order{Tree::kRoot}, left{Tree::kRoot};
-  const auto see = [&](NodeId id) {
+  // Nobody uses the numbers (Linux makes its own from places); a count would change with each file
+  // before it.
+  const auto see = [&](NodeId id, NodeId parent, std::string_view name) {
     if (nodes.size() <= id) nodes.resize(id + 1);
-    return nodes[id].links++ == 0;
+    if (nodes[id].links++ != 0) return false;
+    const ConstByteSpan bytes(reinterpret_cast<const u8*>(name.data()), name.size());
+    nodes[id].number = std::max(1u, crc32c(nodes[parent].number, bytes));
+    return true;
   };
-  see(Tree::kRoot);
+  see(Tree::kRoot, Tree::kRoot, "/");
   while (!left.empty()) {
     const NodeId directory = left.back();
     left.pop_back();
     const std::size_t first = left.size();
     for (const auto& [name, entry] : tree.node(directory).children) {
-      if (!see(entry.node)) continue;
+      if (!see(entry.node, directory, name)) continue;
       order.push_back(entry.node);
       if (!tree.node(entry.node).is_directory()) continue;
       left.push_back(entry.node);
@@ -163,11 +178,10 @@ Result<Plan> make_plan(const Tree& tree, const ErofsOptions& options) {
   plan.order = inode_order(tree, plan.nodes);
   plan.build_time = most_frequent_time(tree, plan.order, options);
   Slots slots;
-  u32 number = 0;
+  std::vector<NodeId> small;
   for (const NodeId id : plan.order) {
     const Node& node = tree.node(id);
     Placed& placed = plan.nodes[id];
-    placed.number = ++number;
     placed.size = node.kind == NodeKind::kFile      ? node.size
                   : node.kind == NodeKind::kSymlink ? node.target.size()
                   : node.is_directory()             ? directory_bytes(names_of(tree, id))
@@ -177,6 +191,16 @@ Result<Plan> make_plan(const Tree& tree, const ErofsOptions& options) {
                       placed.links > 0xffff || time_of(node, options) != plan.build_time;
     choose_layout(node, options.inline_tails, placed);
     if (placed.layout == kChunked) plan.chunked = true;
+    if (node.kind == NodeKind::kFile && placed.layout == kInline) {
+      small.push_back(id);
+    } else {
+      placed.at = slots.take(placed.record_bytes());
+    }
+  }
+  if (!small.empty()) slots.restart();
+  for (const NodeId id : small) {
+    Placed& placed = plan.nodes[id];
+    if (placed.number % kPackedTogether == 0) slots.restart();
     placed.at = slots.take(placed.record_bytes());
   }
   plan.metadata_bytes = slots.blocks() * kBlock;

@@ -15,7 +15,7 @@ struct Placed {
   u64 at = 0;      // byte offset of the inode; 0: not placed
   u64 size = 0;    // of its data
   u32 block = 0;   // first block of its data
-  u32 number = 0;  // counts from 1
+  u32 number = 0;  // a hash of its first path
   u32 links = 0;
   u32 xattr_bytes = 0;  // header included; 0: none
   Layout layout = kPlain;
@@ -33,10 +33,10 @@ struct Placed {
 
 struct Plan {
   std::vector<Placed> nodes;  // by NodeId
-  std::vector<NodeId>
-      order;  // every node once: inodes in this order, then directories' blocks, then files'
-  Timestamp build_time;    // the most frequent time: compact inodes have it
-  u64 metadata_bytes = 0;  // inodes; whole blocks
+  std::vector<NodeId> order;  // every node once: inodes in this order (those of small files behind
+                              // the others), then directories' blocks, then files'
+  Timestamp build_time;       // the most frequent time: compact inodes have it
+  u64 metadata_bytes = 0;     // inodes; whole blocks
   u64 blocks = 0;
   bool chunked = false;
   u64 dropped_xattrs = 0;
