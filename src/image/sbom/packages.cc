@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <map>
 
+#include "image/sbom/rpm.h"
+
 namespace smol::image {
 
 namespace {
 
 constexpr u64 kMaxRecord = 64 * kMiB;
+constexpr u64 kMaxRpm = 256 * kMiB;
 constexpr u64 kMaxInfo = 4 * kMiB;
 
 std::string_view next_line(std::string_view& text) {
@@ -19,22 +22,10 @@ std::string_view next_line(std::string_view& text) {
   return line;
 }
 
-// Percent-encoding of a purl's parts (package-url, "Character encoding").
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '.' || c == '-' || c == '_' || c == '~' || c == ':';
-    out += plain ? std::string(1, c)
-                 : fmt::format("%{:02X}", static_cast<unsigned>(static_cast<u8>(c)));
-  }
-  return out;
-}
-
 std::string purl(std::string_view type, std::string_view distribution, std::string_view name,
                  std::string_view version, std::string_view arch) {
-  return fmt::format("pkg:{}/{}/{}@{}{}{}", type, escape(distribution), escape(name),
-                     escape(version), arch.empty() ? "" : "?arch=", escape(arch));
+  return fmt::format("pkg:{}/{}/{}@{}{}{}", type, purl_escape(distribution), purl_escape(name),
+                     purl_escape(version), arch.empty() ? "" : "?arch=", purl_escape(arch));
 }
 
 std::string os_release(const Tree& root, std::string_view key) {
@@ -131,7 +122,42 @@ Result<> find_go(const Tree& root, std::vector<Package>& packages) {
   });
 }
 
+// rpm's database has been in either folder, and had three forms; SQLite's is the one since 4.16.
+void find_rpm(const Tree& root, FoundPackages& found) {
+  for (const std::string folder : {"/var/lib/rpm/", "/usr/lib/sysimage/rpm/"}) {
+    for (const char* const old : {"Packages", "Packages.db"})
+      if (root.find(folder + old))
+        found.notes.push_back(fmt::format(
+            "{}{}: an rpm database in an old form; its packages are not listed", folder, old));
+    const std::string path = folder + "rpmdb.sqlite";
+    if (!root.find(path)) continue;
+    auto text = root.read_file(path, kMaxRpm);
+    const auto packages = text ? parse_rpm(std::move(*text), found.distribution, path)
+                               : Result<std::vector<Package>>(std::unexpected(text.error()));
+    if (!packages) {
+      found.notes.push_back(fmt::format("{}: not read: {}", path, packages.error().chain()));
+      continue;
+    }
+    found.packages.insert(found.packages.end(), packages->begin(), packages->end());
+    const auto log = root.find(path + "-wal");
+    if (log && root.node(*log).size != 0)
+      found.notes.push_back(
+          fmt::format("{}: has a log besides; what was changed last may be missing", path));
+  }
+}
+
 }  // namespace
+
+std::string purl_escape(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '.' || c == '-' || c == '_' || c == '~' || c == ':';
+    out += plain ? std::string(1, c)
+                 : fmt::format("%{:02X}", static_cast<unsigned>(static_cast<u8>(c)));
+  }
+  return out;
+}
 
 std::vector<Package> parse_dpkg(std::string_view text, std::string_view distribution,
                                 std::string_view found_in) {
@@ -201,7 +227,7 @@ std::vector<Package> parse_go(ConstByteSpan info, std::string_view found_in) {
   const auto add = [&](std::string_view name, std::string_view number) {
     if (!name.empty())
       packages.push_back({std::string(name), std::string(number),
-                          fmt::format("pkg:golang/{}@{}", name, escape(number)), "",
+                          fmt::format("pkg:golang/{}@{}", name, purl_escape(number)), "",
                           std::string(found_in)});
   };
   add("stdlib", version.starts_with("go") ? version.substr(2) : version);
@@ -240,11 +266,7 @@ Result<FoundPackages> find_packages(const Tree& root) {
       if (!name.ends_with(".md5sums")) read("/var/lib/dpkg/status.d/" + name, parse_dpkg);
   read("/lib/apk/db/installed", parse_apk);
   read("/usr/lib/apk/db/installed", parse_apk);
-  for (const char* const path :
-       {"/var/lib/rpm/Packages", "/var/lib/rpm/rpmdb.sqlite", "/var/lib/rpm/Packages.db",
-        "/usr/lib/sysimage/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/Packages.db"})
-    if (root.find(path))
-      found.notes.push_back(fmt::format("{}: an rpm database; its packages are not listed", path));
+  find_rpm(root, found);
   TRY(find_go(root, found.packages));
   std::ranges::sort(found.packages);
   const auto twice = std::ranges::unique(found.packages);

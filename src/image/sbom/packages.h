@@ -1,6 +1,6 @@
 // What is installed in a root file system, by its own records: dpkg's status, apk's installed
-// database, and the build information in Go programs. An rpm database is seen, but not read; a note
-// says so.
+// database, rpm's SQLite database, and the build information in Go programs. Older forms of rpm's
+// database are seen, but not read; a note says so.
 #pragma once
 
 #include <string>
