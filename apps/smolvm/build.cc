@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/new_file.h"
 #include "build/builder.h"
 #include "default_image.h"
 #include "images.h"
@@ -18,18 +19,14 @@ Result<> copy_root(const image::ImageStore& store, const image::Image& image,
                    const std::string& path) {
   TRY_ASSIGN(const std::string root, bring_root(store, image));
   TRY_ASSIGN(const base::UniqueFd from, base::open_file(root, O_RDONLY));
-  TRY_ASSIGN(const base::UniqueFd to, base::open_file(path, O_WRONLY | O_CREAT | O_TRUNC, 0644));
+  TRY_ASSIGN(base::NewFile to, base::NewFile::create(path));
   std::vector<u8> buffer(kMiB);
   for (;;) {
     const ssize_t got = ::read(from.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
     if (got < 0) return fail_errno("cannot read {}", root);
-    if (got == 0) return {};
-    if (const auto put = base::write_all(
-            to.get(), ConstByteSpan(buffer.data(), static_cast<std::size_t>(got)), path);
-        !put) {
-      ::unlink(path.c_str());
-      return put;
-    }
+    if (got == 0) return to.keep();
+    TRY(base::write_all(to.fd(), ConstByteSpan(buffer).first(static_cast<std::size_t>(got)), path));
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 
+#include "base/new_file.h"
 #include "default_image.h"
 #include "image/container/digest.h"
 #include "machines/boot_files.h"
@@ -19,15 +20,9 @@ using namespace smol;
 Result<> share(const std::string& folder, ConstByteSpan bytes) {
   const std::string path = fmt::format("{}/{}", folder, image::to_hex(image::digest_of(bytes)));
   if (::access(path.c_str(), R_OK) == 0) return {};
-  const std::string beside = fmt::format("{}.{}.partial", path, ::getpid());
-  TRY_ASSIGN(const base::UniqueFd file,
-             base::open_file(beside, O_WRONLY | O_CREAT | O_TRUNC, 0644));
-  if (const auto written = base::write_all(file.get(), bytes, beside); !written) {
-    ::unlink(beside.c_str());
-    return written;
-  }
-  if (::rename(beside.c_str(), path.c_str()) != 0) return fail_errno("cannot share {}", path);
-  return {};
+  TRY_ASSIGN(base::NewFile file, base::NewFile::create(path));
+  TRY(base::write_all(file.fd(), bytes, file.path()));
+  return file.keep();
 }
 
 Result<base::UniqueFd> in_memory(ConstByteSpan bytes, const char* what) {

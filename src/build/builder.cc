@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 
+#include "base/new_file.h"
 #include "build/copy_step.h"
 #include "build/image_json.h"
 #include "build/layer_tar.h"
@@ -161,7 +162,8 @@ class Builder {
     auto text = base::read_text_file(cache_path(key));
     if (!text || !text->ends_with('\n')) return "";
     text->pop_back();
-    return *text == "none" || store_.has_blob(*text) ? *text : "";
+    if (*text == "none") return *text;
+    return image::is_digest(*text) && store_.has_blob(*text) ? *text : "";
   }
 
   Result<> run_program(const BuildStep& step, std::size_t number) {
@@ -312,14 +314,11 @@ Result<> write_archive(const ImageStore& store, const Image& image, const std::s
   for (const std::string& digest : digests)
     TRY(tree.add_host_file("blobs/sha256/" + digest.substr(digest.find(':') + 1),
                            store.blob_path(digest)));
-  TRY_ASSIGN(const base::UniqueFd fd, base::open_file(path, O_WRONLY | O_CREAT | O_TRUNC, 0644));
+  TRY_ASSIGN(base::NewFile file, base::NewFile::create(path));
   const auto written = write_tar(
-      tree, 0, [&](ConstByteSpan bytes) { return base::write_all(fd.get(), bytes, path); });
-  if (!written) {
-    ::unlink(path.c_str());
-    return wrap(written.error(), "cannot write {}", path);
-  }
-  return {};
+      tree, 0, [&](ConstByteSpan bytes) { return base::write_all(file.fd(), bytes, path); });
+  if (!written) return wrap(written.error(), "cannot write {}", path);
+  return file.keep();
 }
 
 }  // namespace smol::build

@@ -9,6 +9,7 @@
 #include <map>
 
 #include "base/fd.h"
+#include "base/new_file.h"
 #include "image/artifact/chunk_index.h"
 #include "image/artifact/chunker.h"
 #include "image/store/sha256.h"
@@ -56,39 +57,6 @@ class ChunkSpool {
   std::vector<u8> packed_;
 };
 
-// A file beside `to` that becomes `to`, or goes.
-class NewFile {
- public:
-  static Result<NewFile> create(const std::string& to, bool executable) {
-    NewFile file;
-    file.to_ = to;
-    file.path_ = fmt::format("{}.pulling-{}", to, getpid());
-    TRY_ASSIGN(file.fd_,
-               base::open_file(file.path_, O_RDWR | O_CREAT | O_TRUNC, executable ? 0777 : 0666));
-    return file;
-  }
-  NewFile(NewFile&& other) noexcept
-      : to_(std::move(other.to_)),
-        path_(std::exchange(other.path_, "")),
-        fd_(std::move(other.fd_)) {}
-  ~NewFile() {
-    if (!path_.empty()) unlink(path_.c_str());
-  }
-  int fd() const { return fd_.get(); }
-  const std::string& path() const { return path_; }
-  Result<> keep() {
-    if (fsync(fd_.get()) != 0) return fail_errno("{}", path_);
-    if (rename(path_.c_str(), to_.c_str()) != 0) return fail_errno("renaming {} to {}", path_, to_);
-    path_.clear();
-    return {};
-  }
-
- private:
-  NewFile() = default;
-  std::string to_, path_;
-  base::UniqueFd fd_;
-};
-
 // What the manifest and the configuration say together.
 Result<ChunkIndex> index_of(const FetchedArtifact& artifact) {
   const Manifest& manifest = artifact.manifest;
@@ -126,7 +94,7 @@ Result<> unpack_chunk(const ImageStore& store, const Descriptor& blob, ByteSpan 
 }
 
 Result<> assemble(const ImageStore& store, const Manifest& manifest, const ChunkIndex& index,
-                  const NewFile& file) {
+                  const base::NewFile& file) {
   BlobHash hash;
   std::vector<u8> buffer;
   u64 offset = 0;
@@ -187,7 +155,7 @@ Result<PulledMachine> pull_machine(const ImageStore& store, const std::string& r
   };
   TRY_ASSIGN(const FetchedArtifact artifact, fetch_artifact(store, reference, options));
   TRY_ASSIGN(const ChunkIndex index, index_of(artifact));
-  TRY_ASSIGN(NewFile file, NewFile::create(to, index.executable));
+  TRY_ASSIGN(base::NewFile file, base::NewFile::create(to, index.executable ? 0777 : 0666));
   if (auto made = assemble(store, artifact.manifest, index, file); !made)
     return wrap(made.error(), "{}", artifact.reference);
   TRY_ASSIGN(const Container container, Container::open(file.path(), policy));
