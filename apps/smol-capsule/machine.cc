@@ -30,7 +30,11 @@ Result<std::vector<machines::Port>> ports_of(const Arguments& arguments,
         }))
       continue;
     machines::Port port{.guest = exposed.guest, .udp = udp};
-    TRY_ASSIGN(port.host, machines::free_port(port.address, udp));
+    do {
+      TRY_ASSIGN(port.host, machines::free_port(port.address, udp));
+    } while (std::ranges::any_of(ports, [&](const machines::Port& other) {
+      return other.host == port.host && other.udp == udp;
+    }));
     ports.push_back(std::move(port));
   }
   return ports;

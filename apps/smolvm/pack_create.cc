@@ -152,10 +152,16 @@ Result<> check_supported(const machines::MachineSpec& spec) {
         "sockets of this host (--ssh-agent, --mount-socket, --expose-socket) are not packed");
   const machines::Network& network = spec.network;
   if (!network.segment.empty() || !network.dns.empty() || !network.allow_cidr.empty() ||
-      !network.allow_host.empty())
+      !network.allow_host.empty() || !network.hosts.empty() || !network.host_access)
     return fail(
         "a packed machine has no rules for its network (--network, --dns, --allow-cidr, "
-        "--allow-host, or a Smolfile's [network])");
+        "--allow-host, --add-host, --host-access, or a Smolfile's [network])");
+  for (const machines::Port& port : spec.ports)
+    if (port.address != machines::Port().address)
+      return fail("-p {}: an address of this host is not packed; give it when the capsule runs",
+                  machines::to_text(port));
+  if (spec.storage_gib != 0) return fail("--storage: a packed machine has no second disk");
+  if (!spec.hostname.empty()) return fail("--hostname: a capsule's is its name (-n)");
   if (spec.rootfs.empty()) return fail("nothing to pack: -I IMAGE, --rootfs DIR or -s Smolfile");
   if (spec.command.empty())
     return fail("there is no program to run: --entrypoint PROGRAM, or a command behind --");
