@@ -124,6 +124,8 @@ struct Connection::Tls {
 
 Connection::Connection(base::UniqueFd fd, const Waits& waits, const std::atomic<bool>* cancel)
     : fd_(std::move(fd)), waits_(waits), cancel_(cancel) {}
+Connection::Connection(std::unique_ptr<Connection> below)
+    : below_(std::move(below)), waits_(below_->waits_), cancel_(below_->cancel_) {}
 Connection::~Connection() = default;
 
 std::unexpected<Failure> Connection::gave_up(std::string_view what) const {
@@ -132,6 +134,7 @@ std::unexpected<Failure> Connection::gave_up(std::string_view what) const {
 }
 
 Fetched<std::size_t> Connection::receive(ByteSpan into) {
+  if (below_) return below_->read(into);
   const Patience patience = this->patience();
   for (;;) {
     const ssize_t got = ::recv(fd_.get(), into.data(), into.size(), 0);
@@ -144,6 +147,7 @@ Fetched<std::size_t> Connection::receive(ByteSpan into) {
 }
 
 Fetched<> Connection::send(ConstByteSpan bytes) {
+  if (below_) return below_->write(bytes);
   Patience patience = this->patience();
   while (!bytes.empty()) {
     const ssize_t sent = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
@@ -231,12 +235,12 @@ Fetched<> Connection::tunnel(const Url& to, const Url& proxy) {
   std::string request = fmt::format("CONNECT {0}:{1} HTTP/1.1\r\nHost: {0}:{1}\r\n", host, to.port);
   if (!proxy.user.empty()) request += "Proxy-Authorization: Basic " + base64(proxy.user) + "\r\n";
   request += "\r\n";
-  auto sent = send({reinterpret_cast<const u8*>(request.data()), request.size()});
+  auto sent = write({reinterpret_cast<const u8*>(request.data()), request.size()});
   if (!sent) return sent;
   std::string answer;
   while (!answer.ends_with("\r\n\r\n")) {  // a byte at a time: what is behind belongs to TLS
     u8 byte;
-    auto got = receive({&byte, 1});
+    auto got = read({&byte, 1});
     if (!got) return std::unexpected(got.error());
     if (*got == 0 || answer.size() > kLongestTunnelAnswer)
       return failure(Problem::kConnect, "the proxy {} does not answer in HTTP", proxy.authority());
@@ -256,10 +260,18 @@ Fetched<std::unique_ptr<Connection>> Connection::open(const Url& to,
   auto fd = connect_any(proxy ? *proxy : to, waits, cancel);
   if (!fd) return std::unexpected(fd.error());
   std::unique_ptr<Connection> connection(new Connection(std::move(*fd), waits, cancel));
+  if (proxy && proxy->tls) {
+    const TlsOptions checked{.ca_file = tls.ca_file, .verify = true};
+    if (auto shaken = connection->handshake(*proxy, checked); !shaken)
+      return std::unexpected(Failure{
+          shaken.error().problem == Problem::kNotTls ? Problem::kTls : shaken.error().problem,
+          Error("the proxy " + proxy->origin()).because_of(shaken.error().error)});
+  }
   if (!to.tls) return connection;
   if (proxy)
     if (auto tunneled = connection->tunnel(to, *proxy); !tunneled)
       return std::unexpected(tunneled.error());
+  if (proxy && proxy->tls) connection.reset(new Connection(std::move(connection)));
   if (auto shaken = connection->handshake(to, tls); !shaken) return std::unexpected(shaken.error());
   return connection;
 }
@@ -303,6 +315,7 @@ Fetched<> Connection::write(ConstByteSpan bytes) {
 
 bool Connection::readable() const {
   if (tls_ && (SSL_pending(tls_->ssl) > 0 || BIO_ctrl_pending(tls_->in) > 0)) return true;
+  if (below_) return below_->readable();
   pollfd polled{fd_.get(), POLLIN, 0};
   return ::poll(&polled, 1, 0) > 0;
 }

@@ -1,4 +1,5 @@
-// A stream of bytes to a server: TCP, perhaps through an HTTP proxy, perhaps with TLS.
+// A stream of bytes to a server: TCP, perhaps through an HTTP proxy, perhaps with TLS; the proxy,
+// too, may be spoken to by TLS.
 //
 // Choice: non-blocking sockets and poll(2) on the caller's thread, with OpenSSL between two memory
 // BIOs. So every wait has a deadline and can be called off, a broken connection raises no signal,
@@ -28,7 +29,9 @@ struct Waits {
 
 class Connection {
  public:
-  // proxy: an http:// proxy, or nothing. A TLS connection through it is a tunnel (CONNECT).
+  // proxy: an http:// or https:// proxy, or nothing. A TLS connection through it is a tunnel
+  // (CONNECT). An https:// proxy's certificate is always checked, whatever `tls` says of the
+  // server.
   static Fetched<std::unique_ptr<Connection>> open(const Url& to, const std::optional<Url>& proxy,
                                                    const TlsOptions& tls, const Waits& waits,
                                                    const std::atomic<bool>* cancel);
@@ -42,17 +45,20 @@ class Connection {
 
  private:
   Connection(base::UniqueFd fd, const Waits& waits, const std::atomic<bool>* cancel);
+  // Over another one: TLS in TLS.
+  explicit Connection(std::unique_ptr<Connection> below);
   Fetched<> handshake(const Url& to, const TlsOptions& options);
   Fetched<> tunnel(const Url& to, const Url& proxy);
-  Fetched<std::size_t> receive(ByteSpan into);  // from the socket
-  Fetched<> send(ConstByteSpan bytes);          // to the socket
+  Fetched<std::size_t> receive(ByteSpan into);  // from the socket, or from below
+  Fetched<> send(ConstByteSpan bytes);          // to it
   Fetched<> flush();
   Fetched<bool> feed();  // false: the socket's stream has ended
   Patience patience() const { return Patience::of(waits_.idle_ms, cancel_); }
   std::unexpected<Failure> gave_up(std::string_view what) const;
 
   struct Tls;
-  base::UniqueFd fd_;
+  std::unique_ptr<Connection> below_;
+  base::UniqueFd fd_;  // without below_
   Waits waits_;
   const std::atomic<bool>* cancel_;
   std::unique_ptr<Tls> tls_;

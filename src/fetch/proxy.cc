@@ -73,10 +73,6 @@ Fetched<std::optional<Url>> proxy_for(const Url& url) {
   if (address.find("://") == std::string::npos) address = "http://" + address;
   auto proxy = parse_url(address);
   if (!proxy) return failure(Problem::kConnect, "the proxy's address: {}", proxy.error().chain());
-  if (proxy->tls)
-    return failure(Problem::kConnect,
-                   "the proxy {} is spoken to by TLS, which is not supported: use http://",
-                   proxy->origin());
   return std::optional(std::move(*proxy));
 }
 

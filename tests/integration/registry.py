@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -28,18 +29,20 @@ def run(*words, **options):
 
 
 class Certificates:
-    """A certificate authority of our own, and a server's certificate for localhost."""
+    """A certificate authority of our own, and a server's certificate for localhost, or for other names; days: -1 for one that
+    has expired."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, names="DNS:localhost,IP:127.0.0.1", days=30):
+        os.makedirs(folder, exist_ok=True)
         self.ca, self.key, self.cert = (os.path.join(folder, name) for name in ("ca.pem", "server.key", "server.pem"))
         ca_key, request, extra = (os.path.join(folder, name) for name in ("ca.key", "server.csr", "server.ext"))
         run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", ca_key, "-out", self.ca, "-days", "30",
             "-subj", "/CN=test authority")
         run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", self.key, "-out", request, "-subj", "/CN=localhost")
         with open(extra, "w", encoding="utf-8") as file:
-            file.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+            file.write(f"subjectAltName={names}\n")
         run("openssl", "x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", ca_key, "-CAcreateserial", "-out", self.cert,
-            "-days", "30", "-extfile", extra)
+            "-days", str(days), "-extfile", extra)
 
 
 class Registry:
@@ -251,9 +254,10 @@ class CountingProxy:
 
 
 class ForwardProxy:
-    """An HTTP proxy: CONNECT, and requests for whole addresses. Every name leads to 127.0.0.1."""
+    """An HTTP proxy: CONNECT (refused without tunnels), and requests for whole addresses. Every name leads to 127.0.0.1.
+    certificates: spoken to by TLS."""
 
-    def __init__(self):
+    def __init__(self, certificates=None, tunnels=False):
         self.seen = []
         outer = self
 
@@ -265,9 +269,32 @@ class ForwardProxy:
 
             def do_CONNECT(self):
                 outer.seen.append("CONNECT " + self.path)
+                if tunnels:
+                    return self.carry()
                 self.send_response(403)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            def carry(self):
+                self.send_response(200)
+                self.end_headers()
+                self.close_connection = True
+                with socket.create_connection(("127.0.0.1", int(self.path.rsplit(":", 1)[1]))) as upstream:
+                    def back():
+                        try:
+                            while data := upstream.recv(65536):
+                                self.connection.sendall(data)
+                        except OSError:
+                            pass
+                    thread = threading.Thread(target=back, daemon=True)
+                    thread.start()
+                    try:
+                        while data := self.rfile.read1(65536):
+                            upstream.sendall(data)
+                        upstream.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
+                    thread.join()
 
             def do_GET(self):
                 outer.seen.append("GET " + self.path)
@@ -276,6 +303,7 @@ class ForwardProxy:
                 upstream.request("GET", url.path, None, {name: value for name, value in self.headers.items()})
                 response = upstream.getresponse()
                 data = response.read()
+                upstream.close()
                 self.send_response(response.status)
                 for name, value in response.getheaders():
                     if name.lower() not in ("content-length", "transfer-encoding", "connection"):
@@ -286,6 +314,10 @@ class ForwardProxy:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        if certificates:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates.cert, certificates.key)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.address = f"127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 

@@ -129,8 +129,10 @@ Result<Document> find_manifest(RegistryClient& client, const Reference& referenc
   return fail("indexes in indexes, too deep");
 }
 
+// fresh: gets the digests of the blobs that were not here before.
 Result<Image> pull_from(const ImageStore& store, const Endpoint& endpoint,
-                        const Reference& reference, const PullOptions& options) {
+                        const Reference& reference, const PullOptions& options,
+                        std::vector<std::string>& fresh) {
   std::atomic<bool> stop = false;
   // Until there are threads, the caller's own flag is looked at.
   const std::atomic<bool>* const cancel = options.registry.cancel;
@@ -140,6 +142,9 @@ Result<Image> pull_from(const ImageStore& store, const Endpoint& endpoint,
   TRY_ASSIGN(const Document document, find_manifest(client, reference, options.platform));
   TRY_ASSIGN(const Manifest manifest, parse_manifest(document.bytes));
   TRY(check_layer_types(manifest));
+  if (!store.has_blob(manifest.config.digest)) fresh.push_back(manifest.config.digest);
+  for (const Descriptor& layer : manifest.layers)
+    if (!store.has_blob(layer.digest)) fresh.push_back(layer.digest);
   if (manifest.config.size > kMaxDocument) return fail("the image's configuration is too large");
   TRY_ASSIGN(std::optional<BlobWriter> writer,
              store.write_blob(manifest.config.digest, manifest.config.size));
@@ -172,7 +177,7 @@ Result<Image> pull(const ImageStore& store, const Source& source, const PullOpti
       break;
   }
   TRY_ASSIGN(const Reference reference, parse_reference(source.text));
-  TRY_ASSIGN(const base::UniqueFd lock, store.lock_for_adding());
+  TRY_ASSIGN(base::UniqueFd lock, store.lock_for_adding());
   if (options.policy != PullPolicy::kAlways) {
     auto local = find_local(store, reference, options.platform);
     if (!local && options.policy == PullPolicy::kNever) return std::unexpected(local.error());
@@ -183,12 +188,22 @@ Result<Image> pull(const ImageStore& store, const Source& source, const PullOpti
   }
   TRY_ASSIGN(const std::vector<Endpoint> endpoints, endpoints_of(reference, options.registry));
   std::string failures;
+  std::vector<std::string> fresh;
+  // What is here whole of an image that is not, goes on as a download another time.
+  const auto set_aside = [&] {
+    store.drop_unneeded(std::move(lock), fresh, ImageStore::Leftovers::kForResuming);
+  };
   for (const Endpoint& endpoint : endpoints) {
-    auto image = pull_from(store, endpoint, reference, options);
-    if (image || endpoints.size() == 1) return image;
-    if (options.registry.cancel != nullptr && options.registry.cancel->load()) return image;
+    auto image = pull_from(store, endpoint, reference, options, fresh);
+    if (image) return image;
+    if (endpoints.size() == 1 ||
+        (options.registry.cancel != nullptr && options.registry.cancel->load())) {
+      set_aside();
+      return image;
+    }
     failures += (failures.empty() ? "" : "; ") + image.error().chain();
   }
+  set_aside();
   return fail("{}: neither its mirrors nor the registry itself: {}", reference.canonical(),
               failures);
 }

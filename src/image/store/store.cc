@@ -208,8 +208,8 @@ Result<> ImageStore::remove_blob(const std::string& digest) const {
   return {};
 }
 
-void ImageStore::drop_unneeded(base::UniqueFd adding_lock,
-                               const std::vector<std::string>& blobs) const {
+void ImageStore::drop_unneeded(base::UniqueFd adding_lock, const std::vector<std::string>& blobs,
+                               Leftovers leftovers) const {
   // The shared lock becomes an exclusive one, or is given up: then prune does this one day.
   if (::flock(adding_lock.get(), LOCK_EX | LOCK_NB) != 0) return;
   auto records = list_images();
@@ -217,8 +217,14 @@ void ImageStore::drop_unneeded(base::UniqueFd adding_lock,
   std::set<std::string> needed;
   for (const ImageRecord& record : *records)
     needed.insert(record.blobs.begin(), record.blobs.end());
-  for (const std::string& blob : blobs)
-    if (!needed.contains(blob)) (void)remove_blob(blob);
+  for (const std::string& blob : blobs) {
+    if (needed.contains(blob)) continue;
+    if (leftovers == Leftovers::kRemove) {
+      (void)remove_blob(blob);
+    } else {
+      (void)::rename(blob_path(blob).c_str(), (scratch_folder() + "/" + digest_hex(blob)).c_str());
+    }
+  }
 }
 
 Result<> ImageStore::replace_file(const std::string& path, std::string_view bytes) const {

@@ -120,9 +120,11 @@ class ImageStore {
   // Small blobs in one piece; gives the digest.
   Result<std::string> add_blob(std::string_view bytes) const;
   Result<> remove_blob(const std::string& digest) const;
-  // After adding has failed: removes those of `blobs` that no image needs, unless somebody else is
-  // adding.
-  void drop_unneeded(base::UniqueFd adding_lock, const std::vector<std::string>& blobs) const;
+  // After adding has failed: removes those of `blobs` that no image needs, or makes them downloads
+  // that can go on, unless somebody else is adding.
+  enum class Leftovers { kRemove, kForResuming };
+  void drop_unneeded(base::UniqueFd adding_lock, const std::vector<std::string>& blobs,
+                     Leftovers leftovers = Leftovers::kRemove) const;
 
   // Replaces an older record of the same reference and platform.
   Result<> put_image(const ImageRecord& record) const;
