@@ -64,7 +64,7 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
       ->allow_extra_args(false);
   app.add_option("--net", texts.nets,
                  "mode=user|tap|segment,mac=,mtu=,num_queues=,queue_size=,id=; "
-                 "tap=NAME|fd=N,bridge=,ip=,mask=; "
+                 "tap=NAME|fd=N|fd=[N,N,...],bridge=,ip=,mask=; "
                  "publish=[tcp:ADDR:HOST:GUEST,...],allow=[CIDR|HOST[:PORT],...],dns=,egress_log=,"
                  "hosts=[NAME:ADDRESS|NAME:host-gateway,...],host_access=on|off; "
                  "segment=DIR,name=,ip=; "

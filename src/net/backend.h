@@ -7,8 +7,9 @@
 // into guest memory) and commits. So a bulk byte is copied once, by the host's kernel.
 //
 // Threads: everything here happens with the device's mutex held, and on the device loop, but for
-// attach(), detach() and offloads_changed(), which the driver causes on a vCPU's thread. A backend
-// that is called by its own descriptor or timer takes that lock first through FrameSink::mutex().
+// attach(), detach(), offloads_changed() and pairs_changed(), which the driver causes on a vCPU's
+// thread. A backend that is called by its own descriptor or timer takes that lock first through
+// FrameSink::mutex().
 #pragma once
 
 #include <sys/uio.h>
@@ -73,6 +74,7 @@ class FrameSink {
   // from, and the pair into which frames go from now on. A backend that keeps flows steers each to
   // the pair that last sent for it (virtio 1.2, 5.1.6.5.6.1), so that the guest's CPUs share the
   // work; one that never steers fills pair 0.
+  virtual u16 pairs() const { return 1; }  // those in use: the driver changes it while it runs
   virtual u16 transmit_pair() const { return 0; }
   virtual void steer(u16 pair) {}
   virtual std::mutex& mutex() = 0;
@@ -101,6 +103,8 @@ class Backend {
   virtual void room_again() = 0;
   // FrameSink::offloads() is not what it was.
   virtual void offloads_changed() {}
+  // FrameSink::pairs() is not what it was.
+  virtual void pairs_changed() {}
   // Largest transmit offloads that the backend accepts: asked once before features are offered.
   virtual GuestOffloads accepts() const = 0;
 };

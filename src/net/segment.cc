@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "base/log.h"
+#include "net/flow_pairs.h"
 #include "net/offload.h"
 #include "net/segment_socket.h"
 
@@ -108,6 +109,7 @@ class Segment final : public Backend {
   Got receive_one(Where member);
   Got receive_hello(Where member);
   void receive_plain(ConstByteSpan message);
+  void steer_next(int fd);
   ssize_t receive_message(int fd, std::span<const iovec> room);
   void learn(Where member, std::span<const iovec> frame);
   bool takes_everything() const {
@@ -127,6 +129,7 @@ class Segment final : public Backend {
   std::unordered_map<u64, Where> learned_;  // addresses seen behind members (bridges in guests)
   Where waiting_for_;                       // the member that a frame waits for
   bool waiting_ = false;
+  FlowPairs flows_;
   OffloadHeader header_;
   std::vector<iovec> buffers_;
   std::vector<u8> whole_;  // a message, when the guest cannot take all that may come
@@ -344,9 +347,10 @@ Segment::Got Segment::receive_hello(Where stranger) {
 // --- To others ---
 
 Transmit Segment::transmit(std::span<const iovec> frame, const OffloadHeader& offload) {
-  std::array<u8, 64> start{};
+  std::array<u8, FlowPairs::kStart> start{};
   const std::size_t known = copy_start(frame, start);
   if (known < kEthernetHeader) return Transmit::kDone;
+  if (sink_->pairs() > 1) flows_.sent(std::span(start).first(known), sink_->transmit_pair());
   if (serve_locally(frame, std::span(start).first(known))) return Transmit::kDone;
   header_ = offload;
   buffers_.assign(1, {&header_, sizeof(header_)});
@@ -389,6 +393,7 @@ bool Segment::serve_locally(std::span<const iovec> frame, std::span<const u8> st
   const std::vector<u8> reply = services_.answer(std::span(whole).first(copy_start(frame, whole)));
   if (reply.empty()) return true;
   const iovec piece{const_cast<u8*>(reply.data()), reply.size()};
+  sink_->steer(sink_->transmit_pair());
   sink_->deliver({&piece, 1}, {});  // without room it is lost: the guest asks again
   return true;
 }
@@ -410,11 +415,24 @@ ssize_t Segment::receive_message(int fd, std::span<const iovec> room) {
   return got;
 }
 
+// Into the pair of the frame that comes next, which is read into that pair's buffers: with several
+// pairs its start is looked at first.
+void Segment::steer_next(int fd) {
+  const u16 pairs = sink_->pairs();
+  if (pairs == 1) return sink_->steer(0);
+  std::array<u8, sizeof(OffloadHeader) + FlowPairs::kStart> start;
+  const ssize_t got = ::recv(fd, start.data(), start.size(), MSG_DONTWAIT | MSG_PEEK);
+  if (got <= static_cast<ssize_t>(sizeof(OffloadHeader))) return;  // the next call tells why
+  sink_->steer(flows_.pair_of(
+      std::span(start).first(static_cast<std::size_t>(got)).subspan(sizeof(OffloadHeader)), pairs));
+}
+
 Segment::Got Segment::receive_one(Where member) {
   const bool direct = sink_ != nullptr && takes_everything();
   std::span<const iovec> room;
   iovec mine;
   if (direct) {
+    steer_next(member->in.get());
     room = sink_->reserve(kMaxFrame);
     if (room.empty()) return Got::kNoRoom;
   } else {
@@ -443,6 +461,8 @@ Segment::Got Segment::receive_one(Where member) {
 // The guest's driver takes less than other members may send.
 void Segment::receive_plain(ConstByteSpan frame) {
   const ByteSpan bytes(whole_.data(), frame.size());
+  sink_->steer(
+      flows_.pair_of(frame.first(std::min(frame.size(), FlowPairs::kStart)), sink_->pairs()));
   const auto deliver = [&](ByteSpan piece, const OffloadHeader& header) {
     const iovec buffer{piece.data(), piece.size()};
     sink_->deliver({&buffer, 1}, header);  // without room it is lost

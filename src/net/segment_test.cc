@@ -39,11 +39,12 @@ struct SegmentTest : ::testing::Test {
     MacAddress mac;
     // A frame from this guest.
     Transmit send(const MacAddress& to, std::string_view text, const OffloadHeader& offload = {},
-                  std::optional<MacAddress> from = {}) {
+                  std::optional<MacAddress> from = {},
+                  const std::string& type = "\x88\xb5") {  // for experiments
       std::string frame(reinterpret_cast<const char*>(to.data()), 6);
       const MacAddress source = from.value_or(mac);
       frame.append(reinterpret_cast<const char*>(source.data()), 6);
-      frame += "\x88\xb5";  // for experiments
+      frame += type;
       frame += text;
       const iovec pieces[] = {{frame.data(), 14}, {frame.data() + 14, frame.size() - 14}};
       const std::lock_guard lock(sink.lock);
@@ -143,6 +144,42 @@ TEST_F(SegmentTest, NamesAreSharedWithOtherServers) {
   machines.clear();
   EXPECT_EQ(names->address_of("one"), std::nullopt);
   EXPECT_EQ(names->address_of("deux"), std::nullopt);
+}
+
+TEST_F(SegmentTest, AnswersComeToThePairThatAsked) {
+  Machine &a = add(1), &b = add(2);
+  settle();
+  b.sink.active_pairs = 3;
+  // UDP between 10.88.1.2 and 10.88.1.1, of one of b's ports.
+  const auto datagram = [](bool to_b, char port) {
+    const std::string one("\x0a\x58\1\1", 4), two("\x0a\x58\1\2", 4);
+    const std::string server("\0\x07", 2), client{'\x10', port};
+    return std::string("\x45\0\0\x20\0\0\x40\0\x40\x11\0\0", 12) +
+           (to_b ? one + two + server + client : two + one + client + server) + std::string(8, 0);
+  };
+  const auto pair_of_answer = [&](char port) {
+    a.send(mac_of(2), datagram(true, port), {}, {}, std::string("\x08\0", 2));
+    settle();
+    EXPECT_EQ(b.sink.frames.size(), 1u);
+    const int pair = b.sink.frames.empty() ? -1 : b.sink.frames.front().pair;
+    b.take();
+    return pair;
+  };
+  std::array<int, 3> picked{};
+  for (char port = 0; port < 60; ++port) ++picked.at(static_cast<u64>(pair_of_answer(port)));
+  for (const int count : picked) EXPECT_GT(count, 0) << "flows that are new are spread";
+  for (const u16 pair : {2, 1, 0}) {
+    b.sink.sending_pair = pair;
+    b.send(mac_of(1), datagram(false, 7), {}, {}, std::string("\x08\0", 2));
+    EXPECT_EQ(pair_of_answer(7), pair);
+  }
+  b.sink.sending_pair = 2;
+  b.send(mac_of(1), datagram(false, 7), {}, {}, std::string("\x08\0", 2));
+  b.sink.active_pairs = 2;
+  EXPECT_LT(pair_of_answer(7), 2) << "its pair is out of use";
+  a.send(kEverybody, "no IP");
+  settle();
+  EXPECT_EQ(b.sink.frames.front().pair, 0);
 }
 
 TEST_F(SegmentTest, MembersComeAndGo) {

@@ -10,6 +10,8 @@
 
 #include <cerrno>
 
+#include "base/log.h"
+
 namespace smol::net {
 namespace {
 
@@ -31,42 +33,62 @@ Result<base::UniqueFd> control_socket() {
   return fd;
 }
 
-Result<OpenTap> open_by_name(const std::string& name) {
-  TRY_ASSIGN(ifreq request, request_for(name.empty() ? "smoltap%d" : name));
+// One more queue of the device that the request names; its name comes back in the request.
+Result<base::UniqueFd> open_queue(ifreq& request, int flags) {
   auto fd = base::open_file("/dev/net/tun", O_RDWR | O_NONBLOCK);
   if (!fd) return wrap(fd.error(), "this host has no TAP devices for us");
-  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR);
-  int set = ::ioctl(fd->get(), TUNSETIFF, &request);
-  if (set != 0 && errno == EINVAL) {  // a device that was made for several queues
-    request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
-    set = ::ioctl(fd->get(), TUNSETIFF, &request);
-  }
-  if (set != 0) {
-    const int number = errno;
-    const char* const hint = number == EPERM    ? " (it needs CAP_NET_ADMIN, or a device that is "
-                                                  "yours: ip tuntap add NAME mode tap user USER)"
-                             : number == EBUSY  ? " (another process has it open)"
-                             : number == EINVAL ? " (it exists and is not a TAP)"
-                                                : "";
-    return std::unexpected(Error::from_errno(
-        number, fmt::format("cannot attach to the TAP device '{}'{}", request.ifr_name, hint)));
-  }
-  return OpenTap{.fd = std::move(*fd), .name = request.ifr_name};
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | flags);
+  if (::ioctl(fd->get(), TUNSETIFF, &request) == 0) return std::move(*fd);
+  const int number = errno;
+  const char* const hint = number == EPERM    ? " (it needs CAP_NET_ADMIN, or a device that is "
+                                                "yours: ip tuntap add NAME mode tap user USER)"
+                           : number == EBUSY  ? " (another process has it open)"
+                           : number == EINVAL ? " (it exists and is not a TAP)"
+                                              : "";
+  return std::unexpected(Error::from_errno(
+      number, fmt::format("cannot attach to the TAP device '{}'{}", request.ifr_name, hint)));
 }
 
-Result<OpenTap> open_by_fd(int number) {
-  base::UniqueFd fd(::fcntl(number, F_DUPFD_CLOEXEC, 3));
-  if (!fd.valid()) return fail_errno("descriptor {} cannot be used as a TAP", number);
-  ifreq request{};
-  if (::ioctl(fd.get(), TUNGETIFF, &request) != 0)
-    return fail_errno("descriptor {} is not a TAP", number);
-  constexpr int kNeeded = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-  if ((request.ifr_flags & kNeeded) != kNeeded)
-    return fail("descriptor {} ({}) was not opened as IFF_TAP | IFF_NO_PI | IFF_VNET_HDR", number,
-                request.ifr_name);
-  if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0)
-    return fail_errno("cannot make descriptor {} non-blocking", number);
-  return OpenTap{.fd = std::move(fd), .name = request.ifr_name};
+Result<OpenTap> open_by_name(const std::string& name, u16 queues) {
+  TRY_ASSIGN(ifreq request, request_for(name.empty() ? "smoltap%d" : name));
+  const int first_choice = queues > 1 ? IFF_MULTI_QUEUE : 0;
+  auto fd = open_queue(request, first_choice);
+  bool several = queues > 1;
+  if (!fd && fd.error().error_number() == EINVAL) {  // it exists and was made the other way
+    fd = open_queue(request, first_choice ^ IFF_MULTI_QUEUE);
+    if (fd && several) base::log_info("the TAP device {} has one queue alone", request.ifr_name);
+    several = false;
+  }
+  if (!fd) return std::unexpected(fd.error());
+  OpenTap tap{.fds = {}, .name = request.ifr_name};
+  tap.fds.push_back(std::move(*fd));
+  while (several && tap.fds.size() < queues) {
+    TRY_ASSIGN(auto another, open_queue(request, IFF_MULTI_QUEUE));
+    tap.fds.push_back(std::move(another));
+  }
+  return tap;
+}
+
+Result<OpenTap> open_by_fd(const std::vector<int>& numbers) {
+  OpenTap tap;
+  for (const int number : numbers) {
+    base::UniqueFd fd(::fcntl(number, F_DUPFD_CLOEXEC, 3));
+    if (!fd.valid()) return fail_errno("descriptor {} cannot be used as a TAP", number);
+    ifreq request{};
+    if (::ioctl(fd.get(), TUNGETIFF, &request) != 0)
+      return fail_errno("descriptor {} is not a TAP", number);
+    constexpr int kNeeded = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if ((request.ifr_flags & kNeeded) != kNeeded)
+      return fail("descriptor {} ({}) was not opened as IFF_TAP | IFF_NO_PI | IFF_VNET_HDR", number,
+                  request.ifr_name);
+    if (!tap.fds.empty() && tap.name != request.ifr_name)
+      return fail("descriptor {} ({}) is not a queue of {}", number, request.ifr_name, tap.name);
+    if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0)
+      return fail_errno("cannot make descriptor {} non-blocking", number);
+    tap.name = request.ifr_name;
+    tap.fds.push_back(std::move(fd));
+  }
+  return tap;
 }
 
 Result<> set_address(int control, const std::string& name, unsigned long what,
@@ -121,13 +143,16 @@ Result<u32> set_mtu(int control, const std::string& name, u32 mtu) {
 }  // namespace
 
 Result<OpenTap> set_up_tap(const TapOptions& options) {
-  TRY_ASSIGN(OpenTap tap, options.fd >= 0 ? open_by_fd(options.fd) : open_by_name(options.name));
+  TRY_ASSIGN(OpenTap tap, options.fds.empty() ? open_by_name(options.name, options.queues)
+                                              : open_by_fd(options.fds));
   const int size = kHeaderSize;
-  if (::ioctl(tap.fd.get(), TUNSETVNETHDRSZ, &size) != 0)
+  if (::ioctl(tap.fds[0].get(), TUNSETVNETHDRSZ, &size) != 0)
     return fail_errno("cannot set the offload header of {}", tap.name);
+  // The guest begins with one pair. From the last: the kernel moves its last queue into the gap.
+  for (std::size_t i = tap.fds.size(); i-- > 1;) TRY(set_queue_attached(tap.fds[i].get(), false));
   // A descriptor may come from another network namespace, where its device has no name of ours: it
   // is taken as it is.
-  if (options.fd >= 0) return tap;
+  if (!options.fds.empty()) return tap;
   TRY_ASSIGN(const base::UniqueFd control, control_socket());
   TRY_ASSIGN(tap.mtu, set_mtu(control.get(), tap.name, options.mtu));
   if (!options.ip.empty()) TRY(set_address(control.get(), tap.name, SIOCSIFADDR, options.ip));
@@ -136,6 +161,18 @@ Result<OpenTap> set_up_tap(const TapOptions& options) {
   if (!options.bridge.empty()) TRY(join_bridge(control.get(), tap.name, options.bridge));
   TRY(bring_up(control.get(), tap.name));
   return tap;
+}
+
+Result<> set_queue_attached(int fd, bool attached) {
+  ifreq request{};
+  // As it is already: one that came from outside may have been left so.
+  if (::ioctl(fd, TUNGETIFF, &request) == 0 &&
+      ((request.ifr_flags & IFF_DETACH_QUEUE) == 0) == attached)
+    return {};
+  request.ifr_flags = static_cast<short>(attached ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE);
+  if (::ioctl(fd, TUNSETQUEUE, &request) != 0)
+    return fail_errno("cannot {} a queue of a TAP", attached ? "attach" : "detach");
+  return {};
 }
 
 Result<> set_tap_offloads(int fd, const GuestOffloads& offloads) {

@@ -10,6 +10,8 @@
 
 #include "base/fd.h"
 #include "net/fake_sink.h"
+#include "net/offload.h"
+#include "net/own_network.h"
 
 namespace smol::net {
 namespace {
@@ -36,6 +38,7 @@ struct TapTest : ::testing::Test {
     }
     return "";
   }
+  testing::OwnNetwork network;
   std::string name;
   std::unique_ptr<base::EventLoop> loop;
   FakeSink sink;
@@ -107,6 +110,121 @@ TEST_F(TapTest, TakenAndWrongDevices) {
             std::string::npos);
 }
 
+// A guest at 10.254.253.2 behind a TAP with two queues.
+struct TapPairsTest : ::testing::Test {
+  void SetUp() override {
+    loop = std::move(*base::EventLoop::create());
+    if (const auto opened = open(); !opened)
+      GTEST_SKIP() << "no TAP device can be had here: " << opened.error().chain();
+    host.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    sockaddr_in here{};
+    here.sin_family = AF_INET;
+    here.sin_addr.s_addr = htonl(0x0afefd01);
+    socklen_t size = sizeof(here);
+    ASSERT_EQ(::bind(host.get(), reinterpret_cast<sockaddr*>(&here), size), 0);
+    ASSERT_EQ(::getsockname(host.get(), reinterpret_cast<sockaddr*>(&here), &size), 0);
+    port = ntohs(here.sin_port);
+  }
+  Result<> open() {
+    TRY_ASSIGN(tap, open_tap(*loop, {.name = fmt::format("smq{}", ::getpid() % 1'000'000),
+                                     .queues = 2,
+                                     .ip = "10.254.253.1",
+                                     .mask = "255.255.255.0"}));
+    const std::lock_guard lock(sink.lock);
+    return tap->attach(sink);
+  }
+  void use(u16 pairs) {
+    const std::lock_guard lock(sink.lock);
+    sink.active_pairs = pairs;
+    tap->pairs_changed();
+  }
+  void transmit(u16 pair, std::string frame) {
+    const iovec whole{frame.data(), frame.size()};
+    const std::lock_guard lock(sink.lock);
+    sink.sending_pair = pair;
+    EXPECT_EQ(tap->transmit({&whole, 1}, {}), Transmit::kDone);
+  }
+  // The next frame that holds the text, and -1 without one.
+  int pair_of_next(std::string_view text) {
+    for (int i = 0; i < 500; ++i) {
+      for (; !sink.frames.empty(); sink.frames.pop_front())
+        if (sink.frames.front().bytes.find(text) != std::string::npos) {
+          last = sink.frames.front().bytes;
+          const int pair = sink.frames.front().pair;
+          sink.frames.pop_front();
+          return pair;
+        }
+      EXPECT_TRUE(loop->run_once(10));
+    }
+    return -1;
+  }
+  static std::string be16(u64 value) {
+    return {static_cast<char>(value >> 8), static_cast<char>(value)};
+  }
+  // Asks for the host's MAC address, by which the host learns ours.
+  void meet() {
+    const std::string mine = "\x52\x54\1\1\1\2", us = "\x0a\xfe\xfd\2", them = "\x0a\xfe\xfd\1";
+    transmit(0, std::string(6, '\xff') + mine + std::string("\x08\6\0\1\x08\0\6\4\0\1", 10) + mine +
+                    us + std::string(6, 0) + them);
+    ASSERT_GE(pair_of_next(std::string("\x08\6\0\1\x08\0\6\4\0\2", 10)), 0);
+    ethernet = last.substr(6, 6) + mine + std::string("\x08\0", 2);
+  }
+  // A datagram of the guest's port from a pair; the host answers it. The pair of the answer.
+  int ask(u16 pair, u16 from) {
+    std::string ip =
+        std::string("\x45\0\0\x20\0\0\0\0\x40\x11\0\0\x0a\xfe\xfd\2\x0a\xfe\xfd\1", 20);
+    const u16 sum =
+        fold_checksum(add_checksum({reinterpret_cast<const u8*>(ip.data()), ip.size()}));
+    ip.replace(10, 2, be16(sum));
+    const std::string text = fmt::format("{:04}", ++number);
+    transmit(pair, ethernet + ip + be16(from) + be16(port) + be16(12) + std::string(2, 0) + text);
+    sockaddr_in who{};
+    socklen_t size = sizeof(who);
+    char got[16];
+    for (int i = 0; i < 500; ++i) {
+      if (::recvfrom(host.get(), got, sizeof(got), 0, reinterpret_cast<sockaddr*>(&who), &size) ==
+          4)
+        break;
+      EXPECT_TRUE(loop->run_once(10));
+    }
+    EXPECT_EQ(::sendto(host.get(), got, 4, 0, reinterpret_cast<sockaddr*>(&who), size), 4);
+    return pair_of_next(text);
+  }
+  testing::OwnNetwork network;
+  std::unique_ptr<base::EventLoop> loop;
+  FakeSink sink;
+  std::unique_ptr<Backend> tap;
+  base::UniqueFd host;
+  u16 port = 0;
+  int number = 0;
+  std::string last, ethernet;
+};
+
+TEST_F(TapPairsTest, AnswersComeToThePairThatAsked) {
+  meet();
+  EXPECT_EQ(ask(0, 5001), 0);
+  EXPECT_EQ(ask(1, 5002), 0) << "the driver uses one";
+  use(2);
+  EXPECT_EQ(ask(1, 5001), 1);
+  EXPECT_EQ(ask(0, 5002), 0);
+  EXPECT_EQ(ask(0, 5001), 0);
+  EXPECT_EQ(ask(1, 5002), 1);
+  use(1);
+  EXPECT_EQ(ask(0, 5002), 0);
+  EXPECT_EQ(ask(1, 5001), 0);
+  use(9);  // more than the TAP has: those go through the first
+  EXPECT_EQ(ask(7, 5001), 0);
+  EXPECT_EQ(ask(1, 5001), 1);
+  // A new life of the driver.
+  {
+    const std::lock_guard lock(sink.lock);
+    tap->detach();
+    sink.active_pairs = 1;
+    ASSERT_TRUE(tap->attach(sink));
+  }
+  EXPECT_EQ(ask(1, 5001), 0);
+}
+
 TEST(TapOptionsTest, NamesAndDescriptors) {
   const auto loop = std::move(*base::EventLoop::create());
   const auto error = [&](const TapOptions& options) {
@@ -116,9 +234,9 @@ TEST(TapOptionsTest, NamesAndDescriptors) {
   EXPECT_NE(error({.name = "a-name-that-is-too-long"}).find("cannot be a network device's name"),
             std::string::npos);
   EXPECT_NE(error({.name = "a/b"}).find("cannot be a network device's name"), std::string::npos);
-  EXPECT_NE(error({.fd = 9999}).find("descriptor 9999 cannot be used"), std::string::npos);
+  EXPECT_NE(error({.fds = {9999}}).find("descriptor 9999 cannot be used"), std::string::npos);
   const base::UniqueFd file(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  EXPECT_NE(error({.fd = file.get()}).find("is not a TAP"), std::string::npos);
+  EXPECT_NE(error({.fds = {file.get()}}).find("is not a TAP"), std::string::npos);
 }
 
 }  // namespace

@@ -60,7 +60,8 @@ Result<std::unique_ptr<net::Backend>> make_backend(base::EventLoop& loop, const 
   switch (config.mode) {
     case NetMode::kTap:
       return net::open_tap(loop, {.name = config.tap,
-                                  .fd = config.fd,
+                                  .fds = config.fds,
+                                  .queues = static_cast<u16>(config.num_queues / 2),
                                   .bridge = config.bridge,
                                   .ip = config.ip,
                                   .mask = config.mask,

@@ -138,7 +138,7 @@ Result<DiskConfig> disk_config(const api::DiskConfig& disk) {
   return parse_disk(options);
 }
 
-Result<NetConfig> net_config(const api::NetConfig& net, int fd) {
+Result<NetConfig> net_config(const api::NetConfig& net, const std::vector<int>& fds) {
   OptionText text;
   text.add("mode", net.mode)
       .add("id", net.id)
@@ -158,7 +158,9 @@ Result<NetConfig> net_config(const api::NetConfig& net, int fd) {
       .add("egress_log", net.egress_log)
       .add("segment", net.segment)
       .add("name", net.name);
-  if (fd >= 0) text.add("fd", u64{static_cast<unsigned>(fd)});
+  std::vector<std::string> numbers;
+  for (const int fd : fds) numbers.push_back(std::to_string(fd));
+  if (!fds.empty()) text.add("fd", numbers);
   TRY_ASSIGN(const std::string options, text.text());
   return parse_net(options);
 }

@@ -12,8 +12,8 @@ namespace smol::vmm {
 // member for. Defaults for what config leaves out are Cloud Hypervisor's: serial Null, console Tty.
 Result<MachineConfig> machine_config(const api::VmConfig& config, const MachineConfig& base);
 Result<DiskConfig> disk_config(const api::DiskConfig& disk);
-// fd: of a TAP that came beside the request, -1: none.
-Result<NetConfig> net_config(const api::NetConfig& net, int fd = -1);
+// fds: a TAP that came beside the request, a descriptor for each of its queues.
+Result<NetConfig> net_config(const api::NetConfig& net, const std::vector<int>& fds = {});
 Result<VsockConfig> vsock_config(const api::VsockConfig& vsock);
 ShareConfig share_config(const api::ShareConfig& share);
 

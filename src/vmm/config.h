@@ -59,9 +59,9 @@ struct NetConfig {
 
   // kTap: one of both. With neither the kernel names a new device.
   std::string tap;
-  int fd = -1;         // an open TAP with IFF_VNET_HDR
-  std::string bridge;  // the TAP is added to it
-  std::string ip;      // the host's address on the TAP, IPv4
+  std::vector<int> fds;  // an open TAP with IFF_VNET_HDR: one, or one for each queue pair
+  std::string bridge;    // the TAP is added to it
+  std::string ip;        // the host's address on the TAP, IPv4
   std::string mask;
 
   // kUser: HOST ports that lead to the guest, `[tcp:|udp:][ADDR:]HOST:GUEST`; if `allow` is given

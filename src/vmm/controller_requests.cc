@@ -254,11 +254,9 @@ Controller::Outcome Controller::execute(api::VmAddDisk& request) {
 
 Controller::Outcome Controller::execute(api::VmAddNet& request) {
   TRY(need_cold("vm.add-net", "network devices"));
-  if (request.fds.size() > 1)
-    return refuse(ErrorKind::kBadRequest,
-                  "vm.add-net: {} descriptors came; one TAP with all its queues is one descriptor",
-                  request.fds.size());
-  auto net = net_config(request.net, request.fds.empty() ? -1 : request.fds[0].get());
+  std::vector<int> numbers;  // of a TAP, one for each of its queues
+  for (const auto& fd : request.fds) numbers.push_back(fd.get());
+  auto net = net_config(request.net, numbers);
   if (!net) return failed(ErrorKind::kBadRequest, net.error());
   config_->nets.push_back(std::move(*net));
   shown_.net.push_back(std::move(request.net));

@@ -79,10 +79,17 @@ Result<> read_tap(const OptionList& list, NetConfig& net) {
   net.bridge = list.text("bridge");
   net.mask = list.text("mask");
   if (list.has("fd")) {
-    TRY_ASSIGN(const u64 fd, list.number("fd", 0));
-    if (fd < 3 || fd > 1'000'000)
-      return fail("--net: fd={} is not a descriptor that was handed over", fd);
-    net.fd = static_cast<int>(fd);
+    TRY_ASSIGN(const auto texts, list.list("fd"));
+    for (const std::string& text : texts) {
+      int fd = 0;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), fd);
+      if (error != std::errc() || end != text.data() + text.size() || fd < 3 || fd > 1'000'000)
+        return fail("--net: fd={} is not a descriptor that was handed over", text);
+      net.fds.push_back(fd);
+    }
+    if (net.fds.size() != 1 && net.fds.size() != net.num_queues / 2)
+      return fail("--net: {} descriptors for {} queue pairs (one, or one for each)", net.fds.size(),
+                  net.num_queues / 2);
     if (list.has("tap") || list.has("ip") || list.has("bridge"))
       return fail("--net: fd= goes without tap=, ip= and bridge=");
   }

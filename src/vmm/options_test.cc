@@ -42,6 +42,8 @@ TEST(NetOptions, CloudHypervisorsSpelling) {
   EXPECT_EQ(net->num_queues, 4u);
   EXPECT_EQ(net->queue_size, 512u);
   EXPECT_EQ(net->ip, "192.168.9.1");
+  EXPECT_EQ(parse_net("fd=5,num_queues=4")->fds, std::vector<int>{5});
+  EXPECT_EQ(parse_net("fd=[5,7],num_queues=4")->fds, (std::vector<int>{5, 7}));
 }
 
 TEST(NetOptions, UserAndSegment) {
@@ -73,6 +75,9 @@ TEST(NetOptions, Refusals) {
   EXPECT_NE(error_of("tap=a,publish=80:80").find("'tap' belongs to mode=tap"), std::string::npos);
   EXPECT_NE(error_of("mode=user,segment=/x").find("mode=segment"), std::string::npos);
   EXPECT_NE(error_of("mode=user,host_access=perhaps").find("host_access"), std::string::npos);
+  EXPECT_NE(error_of("fd=[5,6]").find("2 descriptors for 1 queue pairs"), std::string::npos);
+  EXPECT_NE(error_of("fd=2").find("fd=2 is not a descriptor"), std::string::npos);
+  EXPECT_NE(error_of("fd=[5,x],num_queues=4").find("fd=x"), std::string::npos);
   EXPECT_NE(error_of("tap=a,hosts=[a:10.0.0.1]").find("'hosts' belongs to mode=user"),
             std::string::npos);
   EXPECT_NE(error_of("mode=user,ip=10.0.0.1").find("'ip'"), std::string::npos);

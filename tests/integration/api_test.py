@@ -294,17 +294,21 @@ class DeviceTest(ApiTest):
         api = self.serve()
         self.ok(api.put("vm.create", self.config()))
         with open("/dev/null", "rb") as null:
-            self.refused(self.put_with_fds("vm.add-net", {}, [null.fileno()] * 2), 400, "2 descriptors")
+            self.refused(self.put_with_fds("vm.add-net", {}, [null.fileno()] * 2), 400, "2 descriptors for 1 queue pairs")
             self.ok(self.put_with_fds("vm.add-net", {"id": "null"}, [null.fileno()]))
         self.refused(api.put("vm.boot"), 500, "null")  # it is no TAP
         self.ok(api.put("vm.remove-device", {"id": "null"}))
+        name, taps = b"", []
         try:
-            tap = os.open("/dev/net/tun", os.O_RDWR)
-            fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"", 0x0002 | 0x1000 | 0x4000))  # TUNSETIFF: TAP, NO_PI, VNET_HDR
+            for _ in range(2):
+                taps.append(os.open("/dev/net/tun", os.O_RDWR))
+                told = fcntl.ioctl(taps[-1], 0x400454CA, struct.pack("16sH22x", name, 0x5102))  # TUNSETIFF: TAP, NO_PI, VNET_HDR, MULTI_QUEUE
+                name = told[:16]
         except OSError as error:
             self.skipTest(f"no TAP can be made here: {error}")
-        self.ok(self.put_with_fds("vm.add-net", {"id": "tap"}, [tap]))
-        os.close(tap)
+        self.ok(self.put_with_fds("vm.add-net", {"id": "tap", "num_queues": 4}, taps))
+        for tap in taps:
+            os.close(tap)
         for _ in range(2):  # it is kept for the next life
             self.ok(api.put("vm.boot"))
             self.assertIn("tap", api.get("vm.info")[1]["device_tree"])

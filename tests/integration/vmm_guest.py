@@ -87,10 +87,14 @@ class Api(http.client.HTTPConnection):
         return json.loads(text)
 
 
+def compile_program(source, target):
+    subprocess.run(["musl-gcc", "-static", "-O2", "-Wall", "-Werror", "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu",
+                    "-o", target, os.path.join(smolvm.SOURCE, "tests/integration", source)], check=True)
+
+
 class GuestTest(smolvm.MachineTest):
     def compile(self, source, target):
-        subprocess.run(["musl-gcc", "-static", "-O2", "-Wall", "-Werror", "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu",
-                        "-o", target, os.path.join(smolvm.SOURCE, "tests/integration", source)], check=True)
+        compile_program(source, target)
 
     def initramfs(self, script, programs=()):
         root = self.path("root")

@@ -88,7 +88,7 @@ bool Net::control_queues(u8 command, Reader& reader) {
   if (command != 0 || !has(kMultiqueue) || reader.remaining() != 2 || !reader.read(pairs))
     return false;
   if (pairs == 0 || pairs > options_.queue_pairs) return false;
-  active_pairs_ = pairs;
+  if (std::exchange(active_pairs_, pairs) != pairs) backend_->pairs_changed();
   // The backend may have waited for buffers of a pair that is now out of use.
   for (std::size_t i = pairs; i < pairs_.size(); ++i)
     if (pairs_[i].starved) host_->schedule(static_cast<u16>(2 * i));

@@ -57,6 +57,7 @@ struct FakeBackend final : net::Backend {
     sink->flush();
   }
   void offloads_changed() override { ++offload_changes; }
+  void pairs_changed() override { pairs.push_back(sink->pairs()); }
   net::GuestOffloads accepts() const override { return takes_; }
 
   // Through reserve() of at least `room` bytes and commit(); false: no room.
@@ -78,6 +79,7 @@ struct FakeBackend final : net::Backend {
   std::deque<std::string> waiting;
   std::size_t pieces = 0;
   bool busy = false, failing = false, echo = false;
+  std::vector<u16> pairs;  // each number of pairs that was told
   int detached = 0, bursts = 0, rooms = 0, offload_changes = 0;
 
  private:

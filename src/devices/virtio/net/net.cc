@@ -159,9 +159,14 @@ void Net::announce() {
 }
 
 std::vector<Counter> Net::counters() const {
-  return {{"rx_bytes", received_bytes_},     {"rx_frames", received_frames_},
-          {"rx_dropped", received_dropped_}, {"tx_bytes", sent_bytes_},
-          {"tx_frames", sent_frames_},       {"tx_dropped", sent_dropped_}};
+  std::vector<Counter> all = {{"rx_bytes", received_bytes_},     {"rx_frames", received_frames_},
+                              {"rx_dropped", received_dropped_}, {"tx_bytes", sent_bytes_},
+                              {"tx_frames", sent_frames_},       {"tx_dropped", sent_dropped_}};
+  if (options_.queue_pairs > 1) {
+    all.push_back({"rx_frames_other_pairs", received_elsewhere_});
+    all.push_back({"tx_frames_other_pairs", sent_elsewhere_});
+  }
+  return all;
 }
 
 }  // namespace smol::devices::virtio

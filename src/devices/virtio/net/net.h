@@ -97,6 +97,7 @@ class Net final : public VirtioDevice, private net::FrameSink {
   void flush() override;
   net::GuestOffloads offloads() const override;
   void transmit_again() override;
+  u16 pairs() const override { return active_pairs_; }
   u16 transmit_pair() const override { return transmit_pair_; }
   void steer(u16 pair) override { steered_ = pair; }
 
@@ -163,6 +164,7 @@ class Net final : public VirtioDevice, private net::FrameSink {
 
   u64 received_bytes_ = 0, received_frames_ = 0, received_dropped_ = 0;
   u64 sent_bytes_ = 0, sent_frames_ = 0, sent_dropped_ = 0;
+  u64 received_elsewhere_ = 0, sent_elsewhere_ = 0;  // frames of other pairs than the first
 };
 
 }  // namespace smol::devices::virtio

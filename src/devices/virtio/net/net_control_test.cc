@@ -164,15 +164,17 @@ TEST_F(NetControl, QueuePairs) {
     EXPECT_EQ(receive().used_index(), 1) << "the second pair is not in use yet";
   }
   EXPECT_EQ(control(kQueues, 0, bytes({3, 0})), kAckOk);
+  EXPECT_EQ(control(kQueues, 0, bytes({3, 0})), kAckOk);
   {
     auto lock = locked();
+    EXPECT_EQ(backend->pairs, std::vector<u16>{3}) << "told when it changes";
     EXPECT_TRUE(backend->give(frame(60)));
     EXPECT_EQ(host->driver(2).used_index(), 1);
     EXPECT_FALSE(backend->give(frame(60))) << "its pair has no more";
     backend->waiting = {frame(61)};
     backend->sink->flush();
   }
-  EXPECT_EQ(host->used_notices, 5) << "three of the control queue, one of each pair";
+  EXPECT_EQ(host->used_notices, 6) << "four of the control queue, one of each pair";
   host->put(kSendAt, std::string(12, 0) + frame(60));
   host->driver(5).add({{kSendAt, 72}});
   host->kick(5);
@@ -180,6 +182,13 @@ TEST_F(NetControl, QueuePairs) {
   EXPECT_EQ(control(kQueues, 0, bytes({1, 0})), kAckOk);
   host->kick(0);
   EXPECT_TRUE(backend->waiting.empty()) << "went to a pair that is in use";
+  EXPECT_EQ(backend->pairs, (std::vector<u16>{3, 1}));
+  // A driver that starts anew begins with one.
+  EXPECT_EQ(control(kQueues, 0, bytes({2, 0})), kAckOk);
+  host->reset();
+  host->activate(net->features());
+  auto lock = locked();
+  EXPECT_EQ(backend->sink->pairs(), 1);
 }
 
 TEST_F(NetControl, ControlQueueOfADriverWithoutPairs) {

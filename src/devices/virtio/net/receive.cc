@@ -167,6 +167,7 @@ void Net::commit(u32 bytes, const net::OffloadHeader& offload) {
   receive_limit_.take(bytes);
   received_bytes_ += bytes;
   ++received_frames_;
+  if (&pair != &pairs_[0]) ++received_elsewhere_;
 }
 
 bool Net::wanted() const { return filter_.wants(destination_of(room_)); }

@@ -138,6 +138,7 @@ Net::Sent Net::send_chain(const Chain& chain) {
   transmit_limit_.take(size);
   sent_bytes_ += size;
   ++sent_frames_;
+  if (transmit_pair_ != 0) ++sent_elsewhere_;
   return Sent::kDone;
 }
 
