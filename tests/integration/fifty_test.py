@@ -84,7 +84,8 @@ class FiftyTest(machines_test.NamedTest):
         self.assertEqual(self.listed(), [])
         self.assertEqual(os.listdir(os.path.join(self.data, "machines")), [])
         for pid in pids:
-            self.assertFalse(os.path.exists(f"/proc/{pid}"), f"monitor {pid} is left")
+            # A process that has ended is there until its parent looks.
+            self.assertTrue(smolvm.wait_until(lambda p=pid: not os.path.exists(f"/proc/{p}")), f"monitor {pid} is left")
 
 
 if __name__ == "__main__":
