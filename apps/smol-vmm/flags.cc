@@ -43,6 +43,27 @@ void declare_monitor(CLI::App& app, Texts& texts, ParsedFlags& parsed) {
       ->type_name("WHAT");
 }
 
+void declare_sandbox(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
+  app.add_option("--seccomp", texts.seccomp,
+                 "system call filters: true (default, kill), log, or false")
+      ->type_name("MODE");
+  app.add_option(
+         "--sandbox", texts.sandbox,
+         "on (default): namespaces, Landlock, filters and limits as far as the host allows; off")
+      ->type_name("MODE");
+  app.add_flag("--landlock", texts.landlock,
+               "known for its users; Landlock is always in force where the host has it");
+  app.add_option("--landlock-rules", texts.landlock_rules,
+                 "path=PATH,access=r|rw: what the monitor may reach besides, as for shares that "
+                 "are added later; may be repeated")
+      ->type_name("OPTIONS")
+      ->allow_extra_args(false);
+  app.add_option("--cgroup", config.cgroup,
+                 "for launchers: the cgroup v2 that they made for this process, which its report "
+                 "is to name; or why there is none")
+      ->type_name("TEXT");
+}
+
 void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
   app.add_option("--kernel", config.kernel,
                  "kernel: ELF with a PVH note, Linux bzImage, or Multiboot 1")
@@ -102,20 +123,7 @@ void declare(CLI::App& app, Texts& texts, vmm::MachineConfig& config) {
                "host time)");
   app.add_option("--stats", config.stats_file, "write counters as JSON when the machine ends")
       ->type_name("FILE");
-  app.add_option("--seccomp", texts.seccomp,
-                 "system call filters: true (default, kill), log, or false")
-      ->type_name("MODE");
-  app.add_option(
-         "--sandbox", texts.sandbox,
-         "on (default): namespaces, Landlock, filters and limits as far as the host allows; off")
-      ->type_name("MODE");
-  app.add_flag("--landlock", texts.landlock,
-               "known for its users; Landlock is always in force where the host has it");
-  app.add_option("--landlock-rules", texts.landlock_rules,
-                 "path=PATH,access=r|rw: what the monitor may reach besides, as for shares that "
-                 "are added later; may be repeated")
-      ->type_name("OPTIONS")
-      ->allow_extra_args(false);
+  declare_sandbox(app, texts, config);
   app.add_option("--started-at", config.started_at,
                  "CLOCK_MONOTONIC ns from which boot time counts (default: now)")
       ->type_name("NS");

@@ -11,6 +11,7 @@
 #include "machines/publish.h"
 #include "options.h"
 #include "packed.h"
+#include "sandbox/cgroup.h"
 #include "table.h"
 
 namespace smolvm {
@@ -43,6 +44,8 @@ std::string time_text(i64 ms) {
 
 json time_json(i64 ms) { return ms == 0 ? json(nullptr) : json(time_text(ms)); }
 
+json limit_json(u64 limit) { return limit == 0 ? json(nullptr) : json(limit); }
+
 json network_json(const machines::Network& network) {
   return {{"enabled", network.enabled},
           {"network", network.segment},
@@ -71,6 +74,15 @@ json sandbox_json(const std::string& folder) {
       told = event["properties"];
   }
   return told;
+}
+
+// The monitor's own cgroup and what the host counted for it; null where there is none.
+json cgroup_json(const json& sandbox) {
+  if (!sandbox.is_object() || !sandbox.contains("cgroup_path")) return nullptr;
+  const std::string path = sandbox["cgroup_path"];
+  json out = {{"path", path}};
+  for (const auto& [name, value] : sandbox::cgroup_figures(path)) out[name] = value;
+  return out;
 }
 
 // What the guest says of its memory, asked for now; null when it does not say.
@@ -119,6 +131,10 @@ json record_json(const Record& record, const std::string& folder) {
           {"ports", ports_json(spec)},
           {"storage_gib", spec.storage_gib},
           {"overlay_gib", spec.overlay_gib},
+          {"host_limits",
+           {{"memory_mib", limit_json(spec.host_limits.memory_mib)},
+            {"cpu_percent", limit_json(spec.host_limits.cpu_percent)},
+            {"processes", limit_json(spec.host_limits.processes)}}},
           {"network", network_json(spec.network)},
           {"environment", environment},
           {"workdir", spec.directory},
@@ -229,6 +245,7 @@ Result<> edit(const Invocation& invocation, machines::MachineSpec& spec) {
   spec.memory_mib = invocation.number("mem", spec.memory_mib);
   spec.storage_gib = invocation.number("storage", spec.storage_gib);
   spec.overlay_gib = invocation.number("overlay", spec.overlay_gib);
+  spec.host_limits = limits_of(invocation, spec.host_limits);
   spec.directory = invocation.text("workdir", spec.directory);
   return {};
 }
@@ -258,6 +275,7 @@ Result<int> run_machine_status(const Invocation& invocation) {
   TRY_ASSIGN(const Record record, all.get(name));
   if (invocation.has("json")) {
     json out = record_json(record, all.machine_folder(name));
+    out["cgroup"] = cgroup_json(out["sandbox"]);
     out["guest_memory"] = guest_memory_json(record);
     fmt::print("{}\n", text_of(out));
   } else if (runs(record)) {

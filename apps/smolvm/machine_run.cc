@@ -112,6 +112,7 @@ Result<int> run_machine_run(const Invocation& invocation) {
   options.setup = std::move(plan.setup);
   options.host_sockets = std::move(plan.host_sockets);
   options.monitor_arguments = std::move(plan.arguments);
+  options.cgroup = machines::make_cgroup(spec, options.monitor_arguments);
   options.inherited = {plan.boot.initrd.get()};
   for (const auto& disk : plan.scratch) options.inherited.push_back(disk.get());
   std::string stats_path = invocation.text("stats");

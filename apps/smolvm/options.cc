@@ -140,6 +140,12 @@ Result<> add_host_options(const Invocation& invocation, machines::Network& netwo
   return {};
 }
 
+machines::HostLimits limits_of(const Invocation& invocation, const machines::HostLimits& now) {
+  return {.memory_mib = invocation.number("memory-max", now.memory_mib),
+          .cpu_percent = invocation.number("cpu-max", now.cpu_percent),
+          .processes = invocation.number("pids-max", now.processes)};
+}
+
 Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name,
                                       std::size_t* entrypoint) {
   machines::MachineSpec spec;
@@ -166,6 +172,7 @@ Result<machines::MachineSpec> spec_of(const Invocation& invocation, const std::s
   spec.memory_mib = invocation.number("mem", spec.memory_mib);
   spec.storage_gib = invocation.number("storage", spec.storage_gib);
   spec.overlay_gib = invocation.number("overlay", spec.overlay_gib);
+  spec.host_limits = limits_of(invocation, spec.host_limits);
   TRY(add_program(invocation, spec));
   TRY(add_mounts(invocation, spec));
   TRY(add_network(invocation, spec.network));

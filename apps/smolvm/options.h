@@ -17,6 +17,9 @@ Result<std::size_t> choose_root(const Invocation& invocation, smol::machines::Pr
 // entrypoint: how many words of its program are the entry point.
 Result<smol::machines::MachineSpec> spec_of(const Invocation& invocation, const std::string& name,
                                             std::size_t* entrypoint = nullptr);
+// --memory-max, --cpu-max, --pids-max; what is not given stays as it is now.
+smol::machines::HostLimits limits_of(const Invocation& invocation,
+                                     const smol::machines::HostLimits& now);
 // -v and -p, -e of `update` and others are read by the same functions.
 Result<std::vector<smol::machines::Volume>> volumes_of(const Invocation& invocation);
 Result<std::vector<smol::machines::Port>> ports_of(const Invocation& invocation);

@@ -29,6 +29,11 @@ constexpr Option kResources[] = {
     {"--mem", Takes::kNumber, "MIB", "memory in MiB (256)"},
     {"--storage", Takes::kNumber, "GIB", "a second disk of that size, at /storage in the guest"},
     {"--overlay", Takes::kNumber, "GIB", "size of the disk that takes the writes to the root (10)"},
+    {"--memory-max", Takes::kNumber, "MIB",
+     "the host gives the whole machine no more memory than that (cgroup memory.max)"},
+    {"--cpu-max", Takes::kNumber, "PERCENT",
+     "nor more than so much of one CPU, 150 is one and a half (cpu.max)"},
+    {"--pids-max", Takes::kNumber, "N", "nor more threads (pids.max)"},
     {"--gpu", Takes::kRefused, "", ""},
 };
 constexpr Option kProgram[] = {
@@ -112,6 +117,9 @@ constexpr Option kUpdate[] = {
     {"--remove-port", Takes::kTexts, "HOST[:GUEST]", "take a published port away"},
     {"--cpus", Takes::kNumber, "N", "number of CPUs"},
     {"--mem", Takes::kNumber, "MIB", "memory in MiB"},
+    {"--memory-max", Takes::kNumber, "MIB", "the host's limit of its memory; 0: none"},
+    {"--cpu-max", Takes::kNumber, "PERCENT", "the host's limit of its CPU time; 0: none"},
+    {"--pids-max", Takes::kNumber, "N", "the host's limit of its threads; 0: none"},
     {"--net", Takes::kFlag, "", "give it a network"},
     {"--no-net", Takes::kFlag, "", "take its network and published ports away"},
     {"--add-host", Takes::kTexts, "NAME:ADDRESS", "add a name that the guest resolves"},

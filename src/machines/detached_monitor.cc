@@ -134,7 +134,8 @@ void keep_only(std::array<int, 3> kept) {
 [[noreturn]] void become_watcher(const Plan& plan) {
   ::setsid();
   ::close(plan.starter_write);
-  const pid_t monitor = plan.options.pid_namespace ? sandbox::fork_into_pid_namespace() : ::fork();
+  const pid_t monitor = sandbox::fork_monitor(
+      {.pid_namespace = plan.options.pid_namespace, .cgroup = plan.options.cgroup_fd});
   if (monitor == 0) become_monitor(plan);
   if (monitor > 0 && ::write(plan.report_write, &monitor, sizeof(monitor)) != sizeof(monitor))
     ::_exit(1);
@@ -150,6 +151,7 @@ void keep_only(std::array<int, 3> kept) {
   int status = 0;
   while (::waitpid(monitor, &status, 0) < 0 && errno == EINTR) {
   }
+  if (!plan.options.cgroup.empty()) ::rmdir(plan.options.cgroup.c_str());
   write_end(plan.options.end.c_str(), status, told ? &main : nullptr);
   ::_exit(0);
 }

@@ -24,6 +24,8 @@ struct DetachedOptions {
   std::string end;                     // file that the watcher writes: see read_end
   int listener = -1;                   // where the guest connects to the host; -1: nowhere
   bool pid_namespace = true;           // the monitor gets one of its own where the host allows it
+  int cgroup_fd = -1;                  // directory of the cgroup that it is born into; -1: ours
+  std::string cgroup{};                // its path; the watcher removes it
 };
 
 // How a monitor ended, and what its guest said about the main program before.

@@ -200,6 +200,26 @@ Result<std::string> add_scratch_disk(u64 gib, const char* label, LaunchPlan& pla
 
 }  // namespace
 
+std::optional<sandbox::Cgroup> make_cgroup(const MachineSpec& spec,
+                                           std::vector<std::string>& arguments) {
+  const HostLimits& limits = spec.host_limits;
+  auto made = sandbox::Cgroup::create(spec.name, {.memory_bytes = limits.memory_mib * kMiB,
+                                                  .cpu_percent = limits.cpu_percent,
+                                                  .processes = limits.processes});
+  if (!made) {
+    arguments.insert(arguments.end(), {"--cgroup", made.error().chain()});
+    if (limits != HostLimits{})
+      fmt::print(stderr, "Warning: '{}' runs without the limits that were asked for: {}\n",
+                 spec.name, made.error().chain());
+    return std::nullopt;
+  }
+  for (const std::string& missing : made->missing())
+    fmt::print(stderr, "Warning: '{}' runs without a limit that was asked for: {}\n", spec.name,
+               missing);
+  arguments.insert(arguments.end(), {"--cgroup", made->detail()});
+  return std::move(*made);
+}
+
 std::string api_socket(const Record& record) { return record.sockets + "/api.sock"; }
 std::string vsock_socket(const Record& record) { return record.sockets + "/vsock.sock"; }
 std::string console_log(const std::string& folder) { return folder + "/console.log"; }

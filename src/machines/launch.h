@@ -2,6 +2,7 @@
 // here.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "machines/boot_files.h"
 #include "machines/machines.h"
 #include "machines/socket_relay.h"
+#include "sandbox/cgroup.h"
 
 namespace smol::machines {
 
@@ -34,6 +36,10 @@ struct RunRequest {
 // A machine that ends with its one program and leaves nothing: no record, no folder, no sockets.
 Result<LaunchPlan> plan_run(const MachineSpec& spec, const RunRequest& request);
 
+// A cgroup for the monitor of spec, where the host lets us make one, and the flag that tells the
+// monitor. Limits that cannot be held are told as warnings.
+std::optional<sandbox::Cgroup> make_cgroup(const MachineSpec& spec,
+                                           std::vector<std::string>& arguments);
 std::string api_socket(const Record& record);
 std::string vsock_socket(const Record& record);
 std::string console_log(const std::string& folder);

@@ -124,10 +124,11 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
   }
   TRY_ASSIGN(record.sockets, socket_dir(data_, name));
   remove_sockets(record);
-  TRY_ASSIGN(const LaunchPlan plan, plan_launch(record, folder, options));
+  TRY_ASSIGN(LaunchPlan plan, plan_launch(record, folder, options));
   TRY(make_links(record, plan));
   TRY_ASSIGN(const base::UniqueFd listener, listen_for_guest(vsock_socket(record) + "_1024"));
   TRY_ASSIGN(const std::string program, find_monitor());
+  auto cgroup = make_cgroup(record.spec, plan.arguments);
   TRY_ASSIGN(auto monitor,
              DetachedMonitor::start({.program = program,
                                      .arguments = plan.arguments,
@@ -136,7 +137,10 @@ Result<> Machines::boot(Record& record, const StartOptions& options) {
                                      .errors = monitor_log(folder),
                                      .end = end_path(folder),
                                      .listener = listener.get(),
-                                     .pid_namespace = allows_pid_namespace(plan.arguments)}));
+                                     .pid_namespace = allows_pid_namespace(plan.arguments),
+                                     .cgroup_fd = cgroup ? cgroup->fd() : -1,
+                                     .cgroup = cgroup ? cgroup->path() : ""}));
+  if (cgroup) cgroup->keep();  // the watcher removes it
   record.monitor = monitor.identity();
   TRY(store_.change(name, [&](Record& fresh) -> Result<> {
     fresh.monitor = record.monitor;

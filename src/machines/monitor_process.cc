@@ -82,8 +82,12 @@ Result<MonitorProcess> MonitorProcess::start(const MonitorOptions& options) {
   const base::UniqueFd parent(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
   if (!parent.valid()) return fail_errno("cannot watch this process for the monitor");
   MonitorProcess process;
-  const bool own_namespace = !options.entry && allows_pid_namespace(options.arguments);
-  process.pid_ = own_namespace ? sandbox::fork_into_pid_namespace() : ::fork();
+  const bool own_namespace = allows_pid_namespace(options.arguments);
+  // A function of ours goes on with the C library, which wants to know of its forks.
+  process.pid_ =
+      options.entry
+          ? ::fork()
+          : sandbox::fork_monitor({.pid_namespace = own_namespace, .cgroup = options.cgroup_fd});
   if (process.pid_ < 0) return fail_errno("cannot start the monitor {}", options.program);
   if (process.pid_ == 0)
     become_monitor(options, argv.data(), parent.get(), console.write.get(), errors.write.get());

@@ -19,6 +19,7 @@ struct MonitorOptions {
   std::function<int()> entry{};
   std::vector<std::string> arguments;  // without argv[0]
   std::vector<int> inherited;          // descriptors that stay open under the same number
+  int cgroup_fd = -1;                  // directory of the cgroup that it is born into; -1: ours
 };
 
 // Whether a monitor with these arguments may be put into a PID namespace of its own. Other than

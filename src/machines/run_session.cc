@@ -69,8 +69,10 @@ Result<> RunSession::listen() {
 }
 
 Result<> RunSession::start_monitor() {
-  MonitorOptions monitor{
-      .program = {}, .arguments = options_.monitor_arguments, .inherited = options_.inherited};
+  MonitorOptions monitor{.program = {},
+                         .arguments = options_.monitor_arguments,
+                         .inherited = options_.inherited,
+                         .cgroup_fd = options_.cgroup ? options_.cgroup->fd() : -1};
   if (options_.monitor) {
     monitor.entry = [this] { return options_.monitor("@" + socket_name_); };
   } else {

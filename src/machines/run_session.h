@@ -16,6 +16,7 @@
 #include "machines/monitor_process.h"
 #include "machines/program_session.h"
 #include "machines/socket_relay.h"
+#include "sandbox/cgroup.h"
 
 namespace smol::machines {
 
@@ -24,8 +25,9 @@ struct RunOptions {
   GuestSetup setup;                      // what the guest is given before the program starts
   std::vector<HostSocket> host_sockets;  // where the ports of setup.forwards lead
   std::vector<std::string>
-      monitor_arguments;       // without --vsock and --serial, which the session adds
-  std::vector<int> inherited;  // descriptors named in monitor_arguments
+      monitor_arguments;                    // without --vsock and --serial, which the session adds
+  std::vector<int> inherited;               // descriptors named in monitor_arguments
+  std::optional<sandbox::Cgroup> cgroup{};  // that the monitor is born into; gone after the run
   // Instead of smol-vmm: the monitor as a function in the forked child, with a socket device at
   // `vsock_socket` ("@name") and the serial line on its standard output. Gives the exit status.
   std::function<int(const std::string& vsock_socket)> monitor;

@@ -128,12 +128,38 @@ Result<> validate_name(std::string_view name) {
   return {};
 }
 
+namespace {
+
+// Limits that no machine could live with.
+Result<> validate(const HostLimits& limits, const MachineSpec& spec) {
+  constexpr u64 kMostPercent = 100 * 4096;
+  const u64 fewest = spec.cpus + 16;  // devices, disks, the API
+  if (limits.memory_mib != 0 && limits.memory_mib <= spec.memory_mib)
+    return fail(
+        "--memory-max {}: the guest alone may use {} MiB, and the host would end a machine "
+        "that grows beyond",
+        limits.memory_mib, spec.memory_mib);
+  if (limits.memory_mib > kMostMemoryMib)
+    return fail("--memory-max {}: memory is given in MiB, at most {}", limits.memory_mib,
+                kMostMemoryMib);
+  if (limits.cpu_percent > kMostPercent)
+    return fail("--cpu-max {}: the limit is given in percent of one CPU, at most {}",
+                limits.cpu_percent, kMostPercent);
+  if (limits.processes != 0 && limits.processes < fewest)
+    return fail("--pids-max {}: a machine of {} CPUs needs up to {} threads", limits.processes,
+                spec.cpus, fewest);
+  return {};
+}
+
+}  // namespace
+
 Result<> validate(const MachineSpec& spec) {
   TRY(validate_name(spec.name));
   if (spec.cpus == 0 || spec.cpus > kMostCpus)
     return fail("--cpus {}: a machine has 1 to {} CPUs", spec.cpus, kMostCpus);
   if (spec.memory_mib == 0 || spec.memory_mib > kMostMemoryMib)
     return fail("--mem {}: memory is given in MiB, from 1 to {}", spec.memory_mib, kMostMemoryMib);
+  TRY(validate(spec.host_limits, spec));
   if (spec.overlay_gib == 0 || spec.overlay_gib > kMostDiskGib)
     return fail("--overlay {}: the size is given in GiB, from 1 to {}", spec.overlay_gib,
                 kMostDiskGib);

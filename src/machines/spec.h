@@ -63,6 +63,16 @@ struct RestartPolicy {
   bool operator==(const RestartPolicy&) const = default;
 };
 
+// What the monitor's process may take of the host, by a cgroup of its own (sandbox/cgroup.h). 0: no
+// limit.
+struct HostLimits {
+  u64 memory_mib = 0;
+  u64 cpu_percent = 0;  // of one CPU
+  u64 processes = 0;    // threads
+
+  bool operator==(const HostLimits&) const = default;
+};
+
 struct MachineSpec {
   std::string name;
   u64 cpus = 1;
@@ -75,6 +85,7 @@ struct MachineSpec {
   Pairs labels;
   u64 storage_gib = 0;  // 0: no such disk
   u64 overlay_gib = kDefaultOverlayGib;
+  HostLimits host_limits;
   std::string rootfs;  // empty: the embedded image
   // Where rootfs came from, when that was an image: as the user named it, and its manifest's
   // digest.

@@ -33,6 +33,7 @@ json encode(const Port& value);
 json encode(const Network& value);
 json encode(const Health& value);
 json encode(const RestartPolicy& value);
+json encode(const HostLimits& value);
 json encode(const std::pair<std::string, std::string>& value) {
   return json::array({value.first, value.second});
 }
@@ -71,6 +72,7 @@ bool decode(const json& from, Port& into);
 bool decode(const json& from, Network& into);
 bool decode(const json& from, Health& into);
 bool decode(const json& from, RestartPolicy& into);
+bool decode(const json& from, HostLimits& into);
 template <class T>
 bool decode(const json& from, std::vector<T>& into) {
   if (!from.is_array()) return false;
@@ -119,6 +121,13 @@ void fields(Visitor&& visit, auto& v)
 }
 template <class Visitor>
 void fields(Visitor&& visit, auto& v)
+  requires std::is_same_v<std::remove_const_t<std::remove_reference_t<decltype(v)>>, HostLimits>
+{
+  visit("memory_mib", v.memory_mib), visit("cpu_percent", v.cpu_percent),
+      visit("processes", v.processes);
+}
+template <class Visitor>
+void fields(Visitor&& visit, auto& v)
   requires std::is_same_v<std::remove_const_t<std::remove_reference_t<decltype(v)>>, MachineSpec>
 {
   visit("name", v.name), visit("cpus", v.cpus), visit("memory_mib", v.memory_mib),
@@ -136,7 +145,7 @@ void fields(Visitor&& visit, auto& v)
   visit("ssh_agent", v.ssh_agent);
   visit("image", v.image), visit("image_digest", v.image_digest),
       visit("stop_signal", v.stop_signal), visit("exposed", v.exposed), visit("folders", v.folders);
-  visit("health", v.health), visit("restart", v.restart);
+  visit("health", v.health), visit("restart", v.restart), visit("host_limits", v.host_limits);
 }
 
 template <class T>
@@ -166,11 +175,13 @@ json encode(const Volume& value) { return encode_fields(value); }
 json encode(const Port& value) { return encode_fields(value); }
 json encode(const Network& value) { return encode_fields(value); }
 json encode(const Health& value) { return encode_fields(value); }
+json encode(const HostLimits& value) { return encode_fields(value); }
 json encode(const RestartPolicy& value) { return encode_fields(value); }
 bool decode(const json& from, Volume& into) { return decode_fields(from, into); }
 bool decode(const json& from, Port& into) { return decode_fields(from, into); }
 bool decode(const json& from, Network& into) { return decode_fields(from, into); }
 bool decode(const json& from, Health& into) { return decode_fields(from, into); }
+bool decode(const json& from, HostLimits& into) { return decode_fields(from, into); }
 bool decode(const json& from, RestartPolicy& into) { return decode_fields(from, into); }
 
 }  // namespace

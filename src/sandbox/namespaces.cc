@@ -15,6 +15,8 @@
 namespace smol::sandbox {
 namespace {
 
+constexpr u64 kIntoCgroup = 0x200000000;  // CLONE_INTO_CGROUP (linux/sched.h), 5.7
+
 // Between fork and the child's exec, where nothing may be allocated: only system calls in these
 // two.
 bool write_file(const char* path, std::string_view text) {
@@ -59,16 +61,25 @@ Result<Namespaces> enter_namespaces(const Plan& plan) {
   return result;
 }
 
-pid_t fork_into_pid_namespace() {
+pid_t fork_monitor(const Birth& birth) {
   const uid_t user = ::geteuid();
   const gid_t group = ::getegid();
-  clone_args arguments{};
-  arguments.flags = CLONE_NEWPID | (user != 0 ? CLONE_NEWUSER : 0);
-  arguments.exit_signal = SIGCHLD;
-  const long child = ::syscall(SYS_clone3, &arguments, sizeof arguments);
-  if (child < 0) return ::fork();
-  if (child == 0 && user != 0 && !keep_numbers(user, group)) ::_exit(127);
-  return static_cast<pid_t>(child);
+  const u64 namespaces =
+      birth.pid_namespace ? u64{CLONE_NEWPID} | (user != 0 ? CLONE_NEWUSER : 0) : 0;
+  const u64 cgroup = birth.cgroup >= 0 ? kIntoCgroup : 0;
+  // From all that is wanted to less; the last is an ordinary fork.
+  for (const u64 flags : {namespaces | cgroup, namespaces, cgroup}) {
+    if (flags == 0) continue;
+    clone_args arguments{};
+    arguments.flags = flags;
+    arguments.exit_signal = SIGCHLD;
+    if ((flags & kIntoCgroup) != 0) arguments.cgroup = static_cast<u64>(birth.cgroup);
+    const long child = ::syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (child < 0) continue;
+    if (child == 0 && (flags & CLONE_NEWUSER) != 0 && !keep_numbers(user, group)) ::_exit(127);
+    return static_cast<pid_t>(child);
+  }
+  return ::fork();
 }
 
 bool in_own_pid_namespace() { return ::getpid() == 1; }

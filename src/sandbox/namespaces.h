@@ -18,9 +18,14 @@ struct Namespaces {
 // failed after the old root was given up.
 Result<Namespaces> enter_namespaces(const Plan& plan);
 
-// fork() whose child is process 1 of a PID namespace of its own, where the host allows one (else it
-// is an ordinary fork). The child must exec soon. Returns as fork() does.
-pid_t fork_into_pid_namespace();
+// fork() whose child is process 1 of a PID namespace of its own, and is born into the cgroup of
+// this directory (-1: the caller's), each where the host allows it. The child must exec soon.
+// Returns as fork() does.
+struct Birth {
+  bool pid_namespace = true;
+  int cgroup = -1;
+};
+pid_t fork_monitor(const Birth& birth);
 // True when this process is process 1 of a namespace.
 bool in_own_pid_namespace();
 // This process's number where the mounted /proc is from, so for people on the host also inside a

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "base/fd.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/landlock.h"
 #include "sandbox/namespaces.h"
 
@@ -55,6 +56,15 @@ Part limit(const Plan& plan) {
   return {true, fmt::format("no core files, {} open files", files.rlim_max)};
 }
 
+// Believed only as far as the kernel says the same.
+Part own_cgroup(const Plan& plan) {
+  if (!plan.cgroup.starts_with('/'))
+    return {false, plan.cgroup.empty() ? "as started" : plan.cgroup};
+  const std::string path = plan.cgroup.substr(0, plan.cgroup.find(": "));
+  if (!in_cgroup(path)) return {false, "could not be born into " + path};
+  return {true, plan.cgroup};
+}
+
 std::string quoted(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
@@ -78,6 +88,7 @@ Result<> give_up_new_privileges() {
 
 Result<Report> confine(const Plan& plan) {
   Report report;
+  report.cgroup = own_cgroup(plan);
   report.pid_namespace =
       in_own_pid_namespace() ? Part{true, "own"} : Part{false, "started without one"};
   if (plan.no_namespaces.empty()) {
@@ -102,7 +113,6 @@ Result<Report> confine(const Plan& plan) {
                     mode == SeccompMode::kKill  ? "a filter for each kind of thread, default kill"
                     : mode == SeccompMode::kLog ? "only logged, as asked for"
                                                 : "off, as asked for"};
-  report.cgroup = {false, "as started"};
   return report;
 }
 

@@ -29,6 +29,9 @@ struct Plan {
   bool keep_file_powers =
       false;  // root only: capabilities over files and owners stay, for shared directories
   std::string no_namespaces{};  // not empty: none are entered, and this is why
+  // Cgroup::detail() of the one that the process was born into, by its launcher's word; or why it
+  // has none of its own.
+  std::string cgroup{};
   SeccompMode seccomp = SeccompMode::kKill;
   u64 open_files = 65536;  // RLIMIT_NOFILE, capped by the hard limit
 };

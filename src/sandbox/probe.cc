@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/namespaces.h"
 #include "sandbox/plan.h"
 
@@ -30,8 +31,8 @@ Report decode(std::string_view text) {
   return report;
 }
 
-[[noreturn]] void run_child(int out) {
-  const auto report = confine({.paths = {{"/dev", Access::kRead}}});
+[[noreturn]] void run_child(int out, const std::string& cgroup) {
+  const auto report = confine({.paths = {{"/dev", Access::kRead}}, .cgroup = cgroup});
   std::string text = report ? encode(*report) : "0" + report.error().chain() + '\0';
   if (report) (void)filter_thread(ThreadKind::kMain);
   const ssize_t written = ::write(out, text.data(), text.size());
@@ -44,16 +45,19 @@ Report probe() {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return {};
   base::UniqueFd in(ends[0]), out(ends[1]);
-  const pid_t child = fork_into_pid_namespace();
+  auto cgroup = Cgroup::create("probe", {});
+  const pid_t child = fork_monitor({.cgroup = cgroup ? cgroup->fd() : -1});
   if (child < 0) return {};
-  if (child == 0) run_child(out.get());
+  if (child == 0) run_child(out.get(), cgroup ? cgroup->detail() : "");
   out.reset();
   std::string text;
   char buffer[4096];
   for (ssize_t got; (got = ::read(in.get(), buffer, sizeof buffer)) > 0;)
     text.append(buffer, static_cast<std::size_t>(got));
   ::waitpid(child, nullptr, 0);
-  return decode(text);
+  Report report = decode(text);
+  if (!cgroup) report.cgroup.detail = cgroup.error().chain();
+  return report;
 }
 
 }  // namespace smol::sandbox

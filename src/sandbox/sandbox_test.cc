@@ -182,7 +182,7 @@ TEST_F(SandboxTest, LogModeLetsCallsPass) {
 #endif
 
 TEST_F(SandboxTest, AChildIsProcessOneWhereTheHostAllowsIt) {
-  const pid_t child = fork_into_pid_namespace();
+  const pid_t child = fork_monitor({});
   ASSERT_GE(child, 0);
   if (child == 0) ::_exit(in_own_pid_namespace() ? 1 : 0);
   int status = 0;

@@ -116,6 +116,8 @@ struct MachineConfig {
   memory::HugePageAdvice memory_thp = memory::HugePageAdvice::kUsual;
   bool memory_hugepages = false;  // from the host's pool (hugetlb)
   bool memory_mergeable = false;  // KSM; private memory
+  // The launcher's word about the cgroup that this process is in (sandbox::Plan::cgroup).
+  std::string cgroup;
   std::string kernel, initramfs, cmdline;
   // Instead of the files; read while the machine is made, and owned by the caller.
   ConstByteSpan kernel_bytes, initramfs_bytes;

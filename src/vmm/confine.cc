@@ -65,7 +65,7 @@ void filter_worker() {
 }  // namespace
 
 sandbox::Plan plan_for(const MachineConfig& config) {
-  sandbox::Plan plan{.seccomp = config.seccomp};
+  sandbox::Plan plan{.cgroup = config.cgroup, .seccomp = config.seccomp};
   Paths paths(plan.paths);
   paths.file(config.kernel, Access::kRead);
   paths.file(config.initramfs, Access::kRead);
@@ -124,6 +124,12 @@ Result<> confine(const MachineConfig& config, bool namespaces, EventMonitor& eve
                    part->detail);
     told.emplace_back(
         name, part->in_force ? std::string_view("in force") : std::string_view(part->detail));
+  }
+  const sandbox::Part& cgroup = report->cgroup;
+  const std::string cgroup_path = cgroup.detail.substr(0, cgroup.detail.find(": "));
+  if (cgroup.in_force) {
+    told.emplace_back("cgroup_path", cgroup_path);
+    told.emplace_back("cgroup_detail", cgroup.detail);
   }
   events.tell("vmm", "sandboxed", told);
   return sandbox::filter_thread(sandbox::ThreadKind::kMain);
