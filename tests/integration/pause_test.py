@@ -68,7 +68,13 @@ class PauseTest(vmm_guest.GuestTest):
     def guest_memory(self, pid):
         """The descriptor of the guest's memory, which the monitor keeps."""
         folder = f"/proc/{pid}/fd"
-        found = [os.path.join(folder, name) for name in os.listdir(folder) if os.readlink(os.path.join(folder, name)).startswith("/memfd:guest-memory")]
+        found = []
+        for name in os.listdir(folder):
+            try:
+                if os.readlink(os.path.join(folder, name)).startswith("/memfd:guest-memory"):
+                    found.append(os.path.join(folder, name))
+            except FileNotFoundError:
+                pass  # a file of the share that the guest has closed since
         self.assertEqual(len(found), 1)
         return found[0]
 
