@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/log.h"
 #include "net/user/checksum.h"
@@ -32,6 +33,7 @@ struct EchoTable::Flow final : Watcher {
   const Key key;
   base::UniqueFd socket;
   u64 last_used = 0;
+  bool may_fragment = true;  // what the socket does with requests too big for the way
 };
 
 EchoTable::EchoTable(Context& context) : context_(context) {}
@@ -56,9 +58,12 @@ void EchoTable::on_packet(const Packet& packet) {
   if (flow == nullptr) return;
   flow->last_used = context_.now_ms;
   const std::size_t size = packet.copy(0, buffer_);
+  if (std::exchange(flow->may_fragment, packet.may_fragment) != packet.may_fragment)
+    set_may_fragment(flow->socket.get(), v4, packet.may_fragment);
   // The kernel puts its own identifier and checksum in. What cannot be sent is lost, as pings are.
-  if (::send(flow->socket.get(), buffer_.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-    base::log_debug("network: ping of {}: errno {}", packet.destination.text(), errno);
+  if (::send(flow->socket.get(), buffer_.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return;
+  if (errno == EMSGSIZE) return tell_too_big(context_, flow->socket.get(), packet);
+  base::log_debug("network: ping of {}: errno {}", packet.destination.text(), errno);
 }
 
 void EchoTable::answer(const Packet& packet) {

@@ -1,8 +1,13 @@
 // See icmp_error.h.
 #include "net/user/icmp_error.h"
 
-#include <algorithm>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
+#include <algorithm>
+#include <cerrno>
+
+#include "base/log.h"
 #include "net/user/checksum.h"
 
 namespace smol::net::user {
@@ -44,6 +49,24 @@ void send_icmp_error(Link& link, const IcmpError& error, const IpAddress& source
   const u64 pseudo = v4 ? 0 : pseudo_sum(source, guest, kIpIcmp6, whole.size());
   base::store<u16>(body + 2, checksum(whole, pseudo));
   link.send_ip(source, guest, v4 ? kIpIcmp : kIpIcmp6, whole, {});
+}
+
+void set_may_fragment(int socket, bool v4, bool may) {
+  const int how = v4 ? (may ? IP_PMTUDISC_WANT : IP_PMTUDISC_DO)
+                     : (may ? IPV6_PMTUDISC_WANT : IPV6_PMTUDISC_DO);
+  // Without it the host sends in pieces, as it likes.
+  if (::setsockopt(socket, v4 ? int{IPPROTO_IP} : int{IPPROTO_IPV6},
+                   v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, &how, sizeof how) != 0)
+    base::log_debug("network: path MTU discovery: errno {}", errno);
+}
+
+void tell_too_big(Context& context, int socket, const Packet& packet) {
+  const bool v4 = packet.source.is_v4();
+  int mtu = 0;
+  socklen_t size = sizeof mtu;
+  if (::getsockopt(socket, v4 ? int{IPPROTO_IP} : int{IPPROTO_IPV6}, v4 ? IP_MTU : IPV6_MTU, &mtu,
+                   &size) == 0)
+    send_icmp_error(context, IcmpError::too_big(static_cast<u32>(mtu), v4), packet);
 }
 
 void send_icmp_error(Context& context, const IcmpError& error, const Packet& packet) {

@@ -16,6 +16,12 @@ struct IcmpError {
   static IcmpError too_big(u32 mtu, bool v4);
 };
 
+// Whether the host may send what comes next over the socket in pieces. Else what is too big for the
+// way is refused with EMSGSIZE, as a router does, so that the guest finds the path's MTU (RFC 1191,
+// RFC 8201).
+void set_may_fragment(int socket, bool v4, bool may);
+// After EMSGSIZE of a connected socket: tells the guest the path's MTU.
+void tell_too_big(Context& context, int socket, const Packet& packet);
 // source: who says so. guest, remote, protocol, message: the packet's; message is the beginning of
 // its transport part, full_size the whole's size.
 void send_icmp_error(Link& link, const IcmpError& error, const IpAddress& source,

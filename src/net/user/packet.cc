@@ -95,7 +95,7 @@ bool Packet::parse_ethernet(std::span<const iovec> buffers) {
 
 bool Packet::parse_ip() {
   ip_offset = kIpOffset;
-  fragment = more_fragments = false;
+  fragment = more_fragments = may_fragment = false;
   return ether_type == kEtherIp4 ? parse_ip4() : parse_ip6();
 }
 
@@ -114,6 +114,7 @@ bool Packet::parse_ip4() {
   source = IpAddress::from4(ip + 12);
   destination = IpAddress::from4(ip + 16);
   const u16 field = load_be16(ip + 6);
+  may_fragment = (field & 0x4000) == 0;
   more_fragments = (field & 0x2000) != 0;
   fragment_offset = (field & 0x1fffu) * 8;
   fragment = more_fragments || fragment_offset != 0;

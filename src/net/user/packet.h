@@ -40,6 +40,8 @@ struct Packet {
   u32 ip_offset = 0;  // of the IP header in the frame
   u32 offset = 0;     // of the transport header in the frame, inside head
   u32 size = 0;       // transport header and payload, bytes; all of it is in the frame
+  // It may be sent on in pieces: no "do not fragment" (IPv4), or it came in pieces itself.
+  bool may_fragment = false;
   // Fragment: offset and size are the piece's
   bool fragment = false;
   bool more_fragments = false;

@@ -47,6 +47,7 @@ bool Reassembly::add(const Packet& piece, u64 now_ms, Packet& whole) {
   whole_frame_ = {whole_.data(), whole_.size()};
   whole = piece;
   whole.fragment = whole.more_fragments = false;
+  whole.may_fragment = true;
   whole.frame = {&whole_frame_, 1};
   whole.frame_size = whole_.size();
   whole.offset = 0;

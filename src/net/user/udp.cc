@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "base/log.h"
 #include "net/user/icmp_error.h"
@@ -118,6 +119,10 @@ void UdpTable::send(UdpFlow& flow, const Packet& packet, u32 size) {
     message.msg_name = &address;
   }
   const int socket = flow.port != nullptr ? flow.port->socket.get() : flow.socket.get();
+  // Published ports share a socket: their replies go out as the host likes.
+  if (flow.port == nullptr &&
+      std::exchange(flow.may_fragment, packet.may_fragment) != packet.may_fragment)
+    set_may_fragment(socket, packet.source.is_v4(), packet.may_fragment);
   for (int tries = 0; tries < 2; ++tries) {
     if (::sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return;
     // An error of an earlier datagram is told once, and told to the guest through its own event.
@@ -129,11 +134,7 @@ void UdpTable::send(UdpFlow& flow, const Packet& packet, u32 size) {
 void UdpTable::send_failed(UdpFlow& flow, const Packet& packet, int error) {
   const bool v4 = packet.source.is_v4();
   if (error == EMSGSIZE && flow.port == nullptr) {
-    int mtu = 0;
-    socklen_t size = sizeof mtu;
-    if (::getsockopt(flow.socket.get(), v4 ? int{IPPROTO_IP} : int{IPPROTO_IPV6},
-                     v4 ? IP_MTU : IPV6_MTU, &mtu, &size) == 0)
-      send_icmp_error(context_, IcmpError::too_big(static_cast<u32>(mtu), v4), packet);
+    tell_too_big(context_, flow.socket.get(), packet);
   } else if (error == ENETUNREACH || error == EHOSTUNREACH) {
     send_icmp_error(context_, IcmpError::unreachable(Unreachable::kHost, v4), packet);
   } else if (error == EACCES || error == EPERM) {

@@ -43,6 +43,7 @@ struct UdpFlow final : UdpSource, Hook<RecentTag> {
   UdpPort* port = nullptr;  // set: replies go out there, to peer
   Endpoint peer;
   bool answered = false;
+  bool may_fragment = true;  // what the socket does with datagrams too big for the way
   u64 last_used = 0;
 };
 

@@ -139,6 +139,7 @@ void UdpTable::tell_error(UdpFlow& flow, const sock_extended_err& detail, ConstB
   const bool v4 = flow.ends.guest.address.is_v4();
   IcmpError error;
   if (detail.ee_errno == EMSGSIZE) {
+    if (detail.ee_origin == SO_EE_ORIGIN_LOCAL) return;  // told when it was sent
     error = IcmpError::too_big(detail.ee_info, v4);
   } else if (detail.ee_origin == (v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6)) {
     const bool unreachable = detail.ee_type == (v4 ? 3 : 1);
