@@ -185,14 +185,22 @@ void add_engine(const MachineSpec& spec, u64 started_at, LaunchPlan& plan) {
 }
 
 // A file system in a file without a name: it goes with its last descriptor, however that happens.
+// It is made in a folder of its own: a name made of our number may be taken, by somebody else or by
+// a process that was killed.
 Result<std::string> add_scratch_disk(u64 gib, const char* label, LaunchPlan& plan) {
   if (gib == 0) return std::string();
   const char* const given = std::getenv("TMPDIR");
-  const std::string path = fmt::format(
-      "{}/smolvm-{}-{}", given != nullptr && given[0] == '/' ? given : "/tmp", label, ::getpid());
-  TRY(image::make_ext4(path, gib * kGiB, label));
-  auto file = base::open_file(path, O_RDWR);
+  std::string folder =
+      fmt::format("{}/smolvm-XXXXXX", given != nullptr && given[0] == '/' ? given : "/tmp");
+  if (::mkdtemp(folder.data()) == nullptr) return fail_errno("cannot make a folder {}", folder);
+  const std::string path = fmt::format("{}/{}", folder, label);
+  Result<base::UniqueFd> file;
+  if (auto made = image::make_ext4(path, gib * kGiB, label); !made)
+    file = std::unexpected(made.error());
+  else
+    file = base::open_file(path, O_RDWR);
   ::unlink(path.c_str());
+  ::rmdir(folder.c_str());
   if (!file) return std::unexpected(file.error());
   plan.scratch.push_back(std::move(*file));
   return fmt::format("/proc/self/fd/{}", plan.scratch.back().get());
