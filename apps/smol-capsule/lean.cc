@@ -4,6 +4,8 @@
 #include <cstdlib>
 
 #include "arch/x86_64/decoders.h"
+#include "net/segment.h"
+#include "net/tap.h"
 #include "storage/open_disk.h"
 #include "storage/raw.h"
 
@@ -19,6 +21,16 @@ void (*__terminate_handler)() = std::abort;
 namespace smol::arch::x86_64 {
 Decoder decoder_for(Compression) { return nullptr; }
 }  // namespace smol::arch::x86_64
+
+// Its network is the user-mode one: no TAP device of the host, no segment of the user's machines.
+namespace smol::net {
+Result<std::unique_ptr<Backend>> open_tap(base::EventLoop&, const TapOptions&) {
+  return fail("a capsule has no TAP devices");
+}
+Result<std::unique_ptr<Backend>> open_segment(base::EventLoop&, const SegmentOptions&) {
+  return fail("a capsule joins no network of other machines");
+}
+}  // namespace smol::net
 
 // Its disks are raw: no qcow2, no zlib.
 namespace smol::storage {
