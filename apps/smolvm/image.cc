@@ -6,7 +6,6 @@
 #include "cli.h"
 #include "image/oci/oci.h"
 #include "images.h"
-#include "progress.h"
 
 namespace smolvm {
 namespace {
@@ -46,24 +45,15 @@ void print(const json& document) {
 }  // namespace
 
 Result<int> run_image_pull(const Invocation& invocation) {
-  image::PullOptions options;
-  TRY_ASSIGN(options.platform, image::parse_platform(invocation.text("oci-platform")));
-  TRY_ASSIGN(options.policy, image::parse_pull_policy(invocation.text("pull", "always")));
-  TRY_ASSIGN(options.registry, image::RegistryOptions::of_host());
   TRY_ASSIGN(const image::ImageStore store, open_images());
-  const std::string& name = invocation.words[0];
-  Result<image::Image> image = [&] {
-    Progress progress(fmt::format("Pulling {}", name));
-    options.on_progress = [&](const image::TransferProgress& now) {
-      progress.detail(transfer_text(now, "layers"));
-    };
-    return image::pull(store, image::classify_source(name), options);
-  }();
-  if (!image) return std::unexpected(image.error());
+  TRY_ASSIGN(const image::Image image,
+             bring_image(store, {.name = invocation.words[0],
+                                 .platform = invocation.text("oci-platform"),
+                                 .pull = invocation.text("pull", "always")}));
   if (invocation.has("json"))
-    print(image_json(*image));
+    print(image_json(image));
   else
-    fmt::print("{} {}\n", image->reference, image->manifest_digest);
+    fmt::print("{} {}\n", image.reference, image.manifest_digest);
   return 0;
 }
 

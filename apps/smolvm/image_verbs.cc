@@ -88,9 +88,12 @@ Result<> prune_images(machines::Machines& all, bool images_too, Removal& removal
   };
   TRY_ASSIGN(const auto pruned, store.prune(options));
   for (const std::string& image : pruned.images) removal.add("image", image, 0);
-  for (const std::string& blob : pruned.blobs) removal.add("blob", blob, 0);
-  for (const std::string& root : pruned.roots) removal.add("path", root, 0);
-  removal.bytes += pruned.bytes;
+  u64 told = 0;
+  for (const auto& [name, size] : pruned.sizes) {
+    removal.add(name.starts_with('/') ? "path" : "blob", name, size);
+    told += size;
+  }
+  removal.bytes += pruned.bytes - told;  // of downloads that were broken off
   return {};
 }
 

@@ -186,7 +186,9 @@ Result<Pruned> ImageStore::prune(const PruneOptions& options) const {
   for (const std::string& name : blob_names) {
     if (needed_blobs.contains("sha256:" + name)) continue;
     pruned.blobs.push_back("sha256:" + name);
-    pruned.bytes += bytes_on_disk(blobs + "/" + name);
+    const u64 size = bytes_on_disk(blobs + "/" + name);
+    pruned.sizes["sha256:" + name] = size;
+    pruned.bytes += size;
     if (!options.dry_run && ::unlink((blobs + "/" + name).c_str()) != 0)
       return fail_errno("cannot remove {}/{}", blobs, name);
   }
@@ -196,8 +198,11 @@ Result<Pruned> ImageStore::prune(const PruneOptions& options) const {
     if (needed_roots.contains(name.substr(0, name.find('.'))) ||
         options.roots_in_use.contains(path))
       continue;
+    const u64 before = pruned.bytes;
     TRY_ASSIGN(const bool removed, remove_unlocked(path, options.dry_run, pruned.bytes));
-    if (removed) pruned.roots.push_back(path);
+    if (!removed) continue;
+    pruned.roots.push_back(path);
+    pruned.sizes[path] = pruned.bytes - before;
   }
   TRY(sweep_partials(options, pruned));
   return pruned;

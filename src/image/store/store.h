@@ -20,6 +20,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -88,10 +89,11 @@ struct PruneOptions {
   std::set<std::string> roots_in_use;
 };
 struct Pruned {
-  std::vector<std::string> images;  // references
-  std::vector<std::string> blobs;   // digests
-  std::vector<std::string> roots;   // paths
-  u64 bytes = 0;                    // given back
+  std::vector<std::string> images;   // references
+  std::vector<std::string> blobs;    // digests
+  std::vector<std::string> roots;    // paths
+  u64 bytes = 0;                     // given back, remains of downloads among it
+  std::map<std::string, u64> sizes;  // of these blobs and roots: what each took of the disk
 };
 
 class ImageStore {
