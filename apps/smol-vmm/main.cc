@@ -62,7 +62,8 @@ Result<int> run(const smol_vmm::ParsedFlags& flags) {
   if (!config.kernel.empty()) TRY(controller->boot_at_start(config));
   std::unique_ptr<vmm::ApiThread> api;
   if (has_api) {
-    TRY_ASSIGN(api, vmm::ApiThread::start(std::move(listener), *controller));
+    TRY_ASSIGN(api, vmm::ApiThread::start(std::move(listener), *controller,
+                                          config.confined && config.kernel.empty()));
   }
   const auto status = controller->run();
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) ::signal(number, SIG_IGN);

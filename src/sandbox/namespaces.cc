@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 
 #include "base/fd.h"
@@ -44,7 +45,9 @@ Result<Namespaces> enter_namespaces(const Plan& plan) {
   int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (plan.host_network ? 0 : CLONE_NEWNET);
   if (user != 0) flags |= CLONE_NEWUSER;
   if (::unshare(flags) != 0) {
-    const std::string why = fail_errno("the host refuses namespaces").error().chain();
+    const std::string why = errno == EINVAL && user != 0
+                                ? "threads run already, and a user namespace takes a process of one"
+                                : fail_errno("the host refuses namespaces").error().chain();
     result = {
         .user = {false, why}, .mount = {false, why}, .network = {false, why}, .ipc = {false, why}};
     return result;

@@ -12,10 +12,10 @@ struct Namespaces {
   Part user, mount, network, ipc;
 };
 
-// Moves the calling process, which has one thread, into namespaces of its own and gives it a root
-// directory in memory that holds the plan's paths under their own names, and nothing else. Without
-// privilege a user namespace comes first, in which the user keeps its number. An Error: a step
-// failed after the old root was given up.
+// Moves the calling thread, and with it all that it makes later, into namespaces of its own and
+// gives it a root directory in memory that holds the plan's paths under their own names, and
+// nothing else. Without privilege a user namespace comes first, in which the user keeps its number;
+// that takes a process of one thread. An Error: a step failed after the old root was given up.
 Result<Namespaces> enter_namespaces(const Plan& plan);
 
 // fork() whose child is process 1 of a PID namespace of its own, and is born into the cgroup of

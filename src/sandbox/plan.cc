@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/helper_thread.h"
 #include "sandbox/landlock.h"
 #include "sandbox/namespaces.h"
 
@@ -83,6 +84,13 @@ std::string quoted(std::string_view text) {
 Result<> give_up_new_privileges() {
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
     return fail_errno("cannot give up new privileges");
+  return {};
+}
+
+Result<> confine_to_descriptors() {
+  if (::geteuid() == 0) TRY(enter_namespaces({}));
+  TRY(drop_capabilities({}));
+  (void)restrict_files({});  // an old kernel has no Landlock
   return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include "api/json.h"
 #include "base/log.h"
+#include "sandbox/helper_thread.h"
 #include "sandbox/seccomp.h"
 
 namespace smol::vmm {
@@ -29,7 +30,7 @@ void handle(Controller& controller, http::Request request, const http::Server::R
 }  // namespace
 
 Result<std::unique_ptr<ApiThread>> ApiThread::start(http::UnixListener listener,
-                                                    Controller& controller) {
+                                                    Controller& controller, bool confine_itself) {
   auto api = std::unique_ptr<ApiThread>(new ApiThread());
   api->listener_ = std::move(listener);
   TRY_ASSIGN(api->loop_, base::EventLoop::create());
@@ -40,9 +41,10 @@ Result<std::unique_ptr<ApiThread>> ApiThread::start(http::UnixListener listener,
                  [&controller](http::Request request, const http::Server::Respond& respond) {
                    handle(controller, std::move(request), respond);
                  }));
-  api->thread_ = std::thread([loop = api->loop_.get()] {
+  api->thread_ = std::thread([loop = api->loop_.get(), confine_itself] {
     ::pthread_setname_np(::pthread_self(), "api");
-    auto ran = sandbox::filter_thread(sandbox::ThreadKind::kApi);
+    auto ran = confine_itself ? sandbox::confine_to_descriptors() : Result<>();
+    if (ran) ran = sandbox::filter_thread(sandbox::ThreadKind::kApi);
     if (ran) ran = loop->run();
     if (!ran) base::log_error("the API is gone: {}", ran.error().chain());
   });

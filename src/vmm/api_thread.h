@@ -13,9 +13,9 @@ namespace smol::vmm {
 
 class ApiThread {
  public:
-  // controller must outlive it.
+  // controller must outlive it. confine_itself: the process is not confined yet.
   static Result<std::unique_ptr<ApiThread>> start(http::UnixListener listener,
-                                                  Controller& controller);
+                                                  Controller& controller, bool confine_itself);
   // Lets clients take the answers to what they asked, for a second at most. After
   // Controller::run(), which answers everything.
   ~ApiThread();

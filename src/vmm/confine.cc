@@ -110,7 +110,11 @@ Result<> confine(const MachineConfig& config, bool namespaces, EventMonitor& eve
     return {};
   }
   sandbox::Plan plan = plan_for(config);
-  if (!namespaces) plan.no_namespaces = "the machine came when threads ran already";
+  // Other threads keep their namespaces; root's main thread, and what it makes from now on, gets
+  // its own all the same. A user namespace, without which nobody else gets one, takes a single
+  // thread.
+  if (!namespaces && ::geteuid() != 0)
+    plan.no_namespaces = "the machine came when threads ran already";
   for (const sandbox::PathRule& rule : plan.paths)
     if (rule.access == Access::kEntries && rule.path == "/")
       return fail(

@@ -17,7 +17,8 @@ Result<> prepare_confinement(const MachineConfig& config);
 
 // After everything of config was opened and before its threads start. Confines the process and the
 // calling thread as the config asks, and tells events and the log what is in force. An Error: the
-// monitor must end. namespaces: false when other threads run already.
+// monitor must end. namespaces: false when other threads run already, which keep theirs; only
+// root's gets any then.
 Result<> confine(const MachineConfig& config, bool namespaces, EventMonitor& events);
 
 }  // namespace smol::vmm

@@ -133,6 +133,10 @@ Result<int> Controller::run() {
 }
 
 Result<> Controller::boot() {
+  if (confined_ && !host_network_ && plan_for(*config_).host_network)
+    return fail(
+        "the monitor has confined itself to the network of its first machine, which had none of "
+        "the host's: another machine needs another monitor");
   events_.tell("vm", "booting");
   machine_ended_.store(false, std::memory_order_release);
   auto created = Machine::create(*config_);
@@ -143,6 +147,7 @@ Result<> Controller::boot() {
   if (!confined_) {
     TRY(confine(*config_, alone_, events_));
     confined_ = config_->confined;
+    host_network_ = plan_for(*config_).host_network;
   }
   machine->on_end([this] {
     machine_ended_.store(true, std::memory_order_release);

@@ -140,8 +140,9 @@ class Controller {
   std::vector<base::UniqueFd> fds_;  // of TAPs in config_
   std::unique_ptr<Machine> machine_;
   api::VmState state_ = api::VmState::kCreated;
-  bool confined_ = false;  // to the files of the first machine
-  bool alone_ = false;     // no other thread than this one runs yet
+  bool confined_ = false;     // to the files of the first machine
+  bool host_network_ = true;  // once confined: the first machine's plan kept the host's network
+  bool alone_ = false;        // no other thread than this one runs yet
   std::optional<int> exit_status_;
   std::optional<Error> failure_;
 };

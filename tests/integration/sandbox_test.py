@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import smolvm
+import vmm_guest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FORBIDDEN = 101  # ptrace(2), on no thread's list
@@ -81,6 +82,53 @@ class SandboxTest(smolvm.MachineTest):
         self.assertTrue(smolvm.wait_until(
             lambda: subprocess.run([self.inject, str(thread), "39"], check=False).returncode == 0))  # getpid
         self.assertIsNone(monitor.poll())
+
+    def test_a_machine_that_comes_by_the_api(self):
+        """Root's has namespaces too, though a thread ran before them; and that thread has nothing but its sockets."""
+        path = self.path("api")
+        monitor = subprocess.Popen([os.path.join(os.path.dirname(smolvm.SMOLVM), "smol-vmm"), "--accel", smolvm.ACCEL, "--api-socket", f"path={path}",
+                                    "--event-monitor", f"path={self.path('events')}"], env=self.env, stdin=subprocess.DEVNULL)
+        self.addCleanup(self.end_process, monitor)
+
+        api = vmm_guest.Api(path)
+
+        def up():
+            self.assertIsNone(monitor.poll())
+            try:
+                return "pid" in api.get("vmm.ping")
+            except OSError:
+                api.close()
+                return False
+        self.assertTrue(smolvm.wait_until(up))
+        config = {"payload": {"kernel": smolvm.kernel_path("micro"), "initramfs": os.environ["SMOL_IMAGE"],
+                              "cmdline": "quiet smol.exec=/bin/sleep -- 1000"},
+                  "memory": {"size": 64 << 20}, "serial": {"mode": "Null"}, "console": {"mode": "Off"}, "platform": {"tables": "mp"}}
+        self.assertEqual(api.put("vm.create", config)[0], 204)
+        self.assertEqual(api.put("vm.boot", None)[0], 204)
+        self.assertTrue(smolvm.wait_until(lambda: "devices" in threads_of(monitor.pid)))
+        with open(self.path("events"), encoding="utf-8") as file:
+            told = next(event["properties"] for event in map(json.loads, file) if event["event"] == "sandboxed")
+        threads = threads_of(monitor.pid)
+        self.assertIn("api", threads)
+        for name, thread in threads.items():
+            status = status_of(monitor.pid, thread)
+            self.assertEqual((status["Seccomp"], status["NoNewPrivs"], status["CapEff"]), ("2", "1", "0" * 16), name)
+            for kind in ("mnt", "net", "ipc"):
+                part = {"mnt": "mount_namespace", "net": "network_namespace", "ipc": "ipc_namespace"}[kind]
+                if told[part] == "in force":
+                    self.assertNotEqual(os.readlink(f"/proc/{monitor.pid}/task/{thread}/ns/{kind}"), os.readlink(f"/proc/self/ns/{kind}"), name)
+        doctor = json.loads(subprocess.run([smolvm.SMOLVM, "doctor", "--json"], env=self.env, capture_output=True, check=True).stdout)
+        for part in ("mount_namespace", "network_namespace", "ipc_namespace"):
+            self.assertEqual(told[part] == "in force", doctor["sandbox"][part]["in_force"], part)
+        # What a later machine would need is gone, and that is said.
+        self.assertEqual(api.put("vm.delete", None)[0], 204)
+        self.assertEqual(api.put("vm.create", {**config, "net": [{"mode": "user"}]})[0], 204)
+        if told["network_namespace"] == "in force":
+            status, text = api.put("vm.boot", None)
+            self.assertEqual(status, 500, text)
+            self.assertIn(b"network of its first machine", text)
+        self.assertEqual(api.put("vmm.shutdown", None)[0], 204)
+        self.assertEqual(monitor.wait(smolvm.LIMIT), 0)
 
     def test_a_file_directly_below_the_root_is_refused(self):
         """Its folder would be the whole host."""
