@@ -8,6 +8,7 @@ MIB (default 1024) in five layers, of which the one in the middle, CHANGED_MIB (
 its files have other bytes and sizes, and names come and go. Counted are the bytes that a proxy between smolvm and the registry sees, with
 all of HTTP. `ratio` is bytes on the wire by bytes of the changed files; nothing in it can be compressed.
 """
+import atexit
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="smol-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
         env = dict(os.environ, SMOLVM_DATA_DIR=os.path.join(folder, "data"))
         served = registry.Registry(os.path.join(folder, "registry"))
+        atexit.register(served.stop)
         proxy = registry.CountingProxy(served.port)
         image = LayeredImage(os.path.join(folder, "layers"))
         rest = (mib - changed) // 4
@@ -43,7 +45,6 @@ def main():
                                      "seconds": round(time.monotonic() - start, 1)})
             os.unlink(file)
         result["ratio"] = round(result["pushes"][1]["sent_bytes"] / (changed << 20), 3)
-        served.stop()
         proxy.stop()
         save("push", result)
         print(result)
