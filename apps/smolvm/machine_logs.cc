@@ -76,15 +76,21 @@ Result<> write_out(std::string_view text) {
 }
 
 // "2026-01-02T03:04:05Z tcp 93.184.216.34:80 example.org: reason", as far as the event has it.
+// "TIME tcp 192.0.2.9:443 (example.com) not allowed": what docs/net/nat.md says of the log's keys.
 std::string event_line(const nlohmann::json& event) {
-  std::string line;
-  for (const char* const key :
-       {"time", "timestamp", "protocol", "host", "address", "port", "reason", "action"}) {
+  const auto text = [&](const char* key) {
     const auto at = event.find(key);
-    if (at == event.end() || at->is_null()) continue;
-    line += (line.empty() ? "" : " ") + (at->is_string() ? at->get<std::string>() : at->dump());
-  }
-  return line.empty() ? event.dump() : line;
+    if (at == event.end()) return std::string();
+    return at->is_string() ? at->get<std::string>() : at->dump();
+  };
+  std::string target = text("dst");
+  const std::string port = text("port"), host = text("host"), more = text("suppressed");
+  if (!port.empty() && target.find(':') != std::string::npos) target = "[" + target + "]";
+  if (!port.empty()) target += ":" + port;
+  if (!host.empty()) target += target.empty() ? host : " (" + host + ")";
+  const std::string line =
+      fmt::format("{} {} {} {}", text("time"), text("proto"), target, text("reason"));
+  return more.empty() ? line : fmt::format("{} ({} more before it)", line, more);
 }
 
 }  // namespace

@@ -393,6 +393,9 @@ class VerbTest(NamedTest):
                          [["10.88.0.3"], ["10.88.0.3"], ["192.0.2.7"], ["192.0.2.8", "2001:db8::8"], ["10.0.2.2"], []])
         self.assertIn("two.network", self.good("exec", "one", "--", "nslookup", "10.88.0.3"))
         self.assertEqual(self.looked_up("two", "one", "outside.example"), [["10.88.0.2"], []])
+        self.good("exec", "two", "--", "sh", "-c", "nc -w 60 192.0.2.1 443 </dev/null 2>/dev/null || echo refused", out="refused\n")
+        self.assertEqual({line.split(" ", 1)[1] for line in self.good("egress-events", "two").splitlines()},
+                         {"dns outside.example name not allowed", "tcp 192.0.2.1:443 not allowed"})
         # The host's loopback, by its name and with host access alone.
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))

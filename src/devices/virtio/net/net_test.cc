@@ -342,6 +342,19 @@ TEST_F(NetDevice, RateLimits) {
     while (backend->give(frame(600))) ++given;
     EXPECT_EQ(given, 2) << "each direction has its own";
   }
+  // By frames, whatever their size.
+  open({.mac = kGuestMac,
+        .rate_limit = {.bandwidth = {},
+                       .operations = {.size = 3, .one_time_burst = 0, .refill_ms = 3'600'000}}});
+  add_room(20, 2000);
+  for (int i = 0; i < 5; ++i) send(frame(60));
+  EXPECT_EQ(backend->sent.size(), 3u);
+  {
+    auto lock = locked();
+    int given = 0;
+    while (backend->give(frame(1500))) ++given;
+    EXPECT_EQ(given, 3);
+  }
   open_with(20);
   for (int i = 0; i < 4; ++i) send(frame(600));
   {
