@@ -93,21 +93,26 @@ void declare_verb(Tree& tree, CLI::App& parent, const Verb& verb) {
   }
 }
 
-void build(Tree& tree) {
+std::string_view group_of(const Verb& verb) {
+  const std::string_view path = verb.path;
+  const std::size_t space = path.rfind(' ');
+  return space == std::string_view::npos ? "" : path.substr(0, space);
+}
+
+// only: the one verb that the words can mean, or nullptr. All verbs with their options cost more
+// than most commands do themselves.
+void build(Tree& tree, const Verb* only) {
   tree.app.require_subcommand(1);
   std::map<std::string_view, CLI::App*> parents{{"", &tree.app}};
   for (const Group& group : groups()) {
+    if (only != nullptr && group_of(*only) != group.path) continue;
     auto* const app = tree.app.add_subcommand(group.path, group.summary);
     add_aliases(*app, group.aliases);
     app->require_subcommand(1);
     parents[group.path] = app;
   }
-  for (const Verb& verb : verbs()) {
-    const std::string_view path = verb.path;
-    const std::size_t space = path.rfind(' ');
-    declare_verb(tree, *parents.at(space == std::string_view::npos ? "" : path.substr(0, space)),
-                 verb);
-  }
+  for (const Verb& verb : verbs())
+    if (only == nullptr || only == &verb) declare_verb(tree, *parents.at(group_of(verb)), verb);
 }
 
 // The verb that the first words name, and how many they are.
@@ -201,10 +206,10 @@ Parsed help(const CLI::App& app) {
 }  // namespace
 
 Parsed parse(int argc, const char* const* argv) {
-  Tree tree;
-  build(tree);
-  Invocation invocation;
   const auto [verb, first] = find_verb(argc, argv);
+  Tree tree;
+  build(tree, verb);
+  Invocation invocation;
   int end = argc;
   if (verb != nullptr && verb->run == nullptr)
     return usage_error(fmt::format("'{}' is not supported yet", verb->path));
